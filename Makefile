@@ -1,0 +1,34 @@
+# Two commands: `make run` and `make test`. Each makes the environment first where it is missing.
+.PHONY: run test quick check deps requirements clean-env
+
+PYTHON ?= python3.11
+VENV ?= .venv
+BIN := $(VENV)/bin
+# uv reads none of pip's settings; a folder of wheels that pip was told of is passed on.
+export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
+
+run: $(VENV)/ready
+	$(BIN)/stillhouse run
+
+test: $(VENV)/ready
+	$(BIN)/python -m pytest -n 2 --dist worksteal
+
+quick: $(VENV)/ready
+	$(BIN)/python -m pytest -n 2 -m "not slow and not services"
+
+check: $(VENV)/ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+$(VENV)/ready: requirements.txt pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet uv
+	$(BIN)/python -m uv pip install --quiet --python $(BIN)/python --compile-bytecode -r requirements.txt
+	$(BIN)/python -m uv pip install --quiet --python $(BIN)/python --no-deps --editable .
+	touch $@
+
+requirements: $(VENV)/ready
+	$(BIN)/python -m uv pip compile --quiet --upgrade --python-version 3.11 --no-emit-find-links --no-header requirements.in -o requirements.txt
+	sed -i 's/^torch==\([0-9.]*\)+cpu/torch==\1/' requirements.txt

@@ -1,0 +1,1 @@
+"""Flows that read as prose: one flow a file."""

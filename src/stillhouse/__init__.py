@@ -1,0 +1,1 @@
+"""Stillhouse: nightly knowledge distillation for recommenders."""

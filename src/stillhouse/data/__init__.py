@@ -1,0 +1,1 @@
+"""Sources, validation, vocabulary, sequences, splits and the built-in shop."""

@@ -1,0 +1,1 @@
+"""Soft targets on disk and the losses that learn from them."""

@@ -1,0 +1,1 @@
+"""Ranking metrics, paired tests, slices, latency and the gate's rules."""

@@ -1,0 +1,84 @@
+"""The whole of ``params.yaml``, checked at once before a night is opened."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import pydantic
+
+from stillhouse.params.admit import AdmitParams
+from stillhouse.params.base import Frozen, StageParams, build, read_yaml, stage_values
+from stillhouse.params.check_teacher import CheckTeacherParams
+from stillhouse.params.evaluate import EvaluateParams
+from stillhouse.params.export_soft_targets import ExportSoftTargetsParams
+from stillhouse.params.gate import GateParams, NightParams
+from stillhouse.params.ingest import IngestParams
+from stillhouse.params.model import ComputeSpec
+from stillhouse.params.package import PackageParams
+from stillhouse.params.prepare import PrepareParams
+from stillhouse.params.source import SourceSpec
+from stillhouse.params.train_student import StudentSpec, TrainStudentParams
+from stillhouse.params.train_teacher import TrainTeacherParams
+from stillhouse.params.validate import ValidateParams
+
+__all__ = ["STAGE_PARAMS", "Document", "load_document"]
+
+#: Stage (or the part before ``@``) → the model of its settings.
+STAGE_PARAMS: dict[str, type[StageParams]] = {
+    "ingest": IngestParams,
+    "validate": ValidateParams,
+    "admit": AdmitParams,
+    "prepare": PrepareParams,
+    "train_teacher": TrainTeacherParams,
+    "check_teacher": CheckTeacherParams,
+    "export_soft_targets": ExportSoftTargetsParams,
+    "train_student": TrainStudentParams,
+    "package": PackageParams,
+    "evaluate": EvaluateParams,
+    "evaluate_champion": EvaluateParams,
+}
+
+
+class Document(Frozen):
+    """``params.yaml`` as a whole; a stage's own section is checked by the stage's model."""
+
+    seed: int = pydantic.Field(ge=0)
+    repeat_items: bool
+    event_weights: dict[str, float]
+    compute: ComputeSpec
+    source: SourceSpec
+    night: NightParams
+    validate_: dict[str, Any] = pydantic.Field(alias="validate")
+    admit: dict[str, Any]
+    prepare: dict[str, Any]
+    train_teacher: dict[str, Any]
+    check_teacher: dict[str, Any]
+    export_soft_targets: dict[str, Any]
+    train_student: dict[str, Any]
+    students: dict[str, StudentSpec] = pydantic.Field(min_length=1)
+    package: dict[str, Any]
+    evaluate: dict[str, Any]
+    gate: GateParams
+
+
+def load_document(path: Path) -> tuple[Document, dict[str, Any]]:
+    """Return ``params.yaml`` checked, and as plain data.
+
+    Raises:
+        ParamsError: anything in it is missing, unknown or out of range, in whatever section.
+    """
+    plain = read_yaml(path)
+    document = build(Document, plain, path.name)
+    for stage, model in STAGE_PARAMS.items():
+        if model is IngestParams:
+            continue
+        for instance in plain["students"] if model.instances else (None,):
+            build(model, stage_values(model, plain, _any_night(model), instance), f"{path.name}: {stage}")
+    return document, plain
+
+
+def _any_night(model: type[StageParams]) -> Mapping[str, Any]:
+    return {"as_of": datetime(2000, 1, 1, tzinfo=timezone.utc)} if model.night else {}

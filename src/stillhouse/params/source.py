@@ -1,0 +1,73 @@
+"""Where interactions come from and what their columns are called."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import pydantic
+
+from stillhouse.params.base import Frozen
+
+__all__ = ["Columns", "ItemColumns", "ShopSpec", "SourceSpec"]
+
+
+class Columns(Frozen):
+    """Column names of the interactions; ``null`` where the source has none."""
+
+    user: str = "user_id"
+    item: str = "item_id"
+    timestamp: str | None = "timestamp"
+    """Seconds since 1970 (UTC), or an ISO date and time."""
+    position: str | None = None
+    """Order within a user's history, where there are no timestamps."""
+    rating: str | None = None
+    event: str | None = None
+
+    @pydantic.model_validator(mode="after")
+    def _ordered(self) -> Columns:
+        if (self.timestamp is None) == (self.position is None):
+            raise ValueError("exactly one of timestamp and position must name a column")
+        return self
+
+
+class ItemColumns(Frozen):
+    """Column names of the item table; ``null`` where it has none."""
+
+    item: str = "item_id"
+    title: str | None = "title"
+    text: str | None = None
+    category: str | None = None
+    separator: str = "|"
+    """What stands between several categories of one item."""
+
+
+class ShopSpec(Frozen):
+    """The built-in shop; see `stillhouse.data.shop`."""
+
+    size: Literal["tiny", "default", "large", "huge"] = "default"
+    seed: int = pydantic.Field(7, ge=0)
+    users: int | None = pydantic.Field(None, ge=10)
+    """Users at the end of the first sixty days; ``null``: the size's own."""
+    items: int | None = pydantic.Field(None, ge=20)
+    rows: int | None = pydantic.Field(None, ge=100)
+    """Rows over the first sixty days; ``null``: the size's own."""
+
+
+class SourceSpec(Frozen):
+    """One source: the built-in shop, files, or a database."""
+
+    kind: Literal["shop", "file", "sql"] = "shop"
+    shop: ShopSpec = ShopSpec()
+    path: str | None = None
+    """A CSV or Parquet file, or a folder of them (kind: file)."""
+    items_path: str | None = None
+    """The item table, CSV or Parquet (kind: file); optional."""
+    url: str | None = None
+    """An SQLAlchemy URL without a password (kind: sql); credentials come from the environment."""
+    query: str | None = None
+    """A SELECT; ``:as_of`` in it is bound to the night's ``as_of`` in seconds (kind: sql)."""
+    items_query: str | None = None
+    columns: Columns = Columns()
+    item_columns: ItemColumns = ItemColumns()
+    later_rows: Literal["quarantine", "leave"] = "quarantine"
+    """Rows after ``as_of``: bad rows, or tomorrow's, left in the source for a later night."""

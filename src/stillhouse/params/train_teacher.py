@@ -1,0 +1,23 @@
+"""Settings of the stage ``train_teacher``."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from stillhouse.params.base import StageParams
+from stillhouse.params.model import ComputeSpec, ModelSpec, TrainingSpec
+
+__all__ = ["TrainTeacherParams"]
+
+
+class TrainTeacherParams(StageParams):
+    """The teacher's architecture and training."""
+
+    section: ClassVar[str] = "train_teacher"
+    shared: ClassVar[tuple[str, ...]] = ("seed", "repeat_items", "compute")
+
+    model: ModelSpec
+    training: TrainingSpec
+    seed: int
+    repeat_items: bool
+    compute: ComputeSpec

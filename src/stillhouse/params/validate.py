@@ -1,0 +1,35 @@
+"""Settings of the stage ``validate``."""
+
+from __future__ import annotations
+
+from datetime import date, datetime
+from typing import ClassVar
+
+import pydantic
+
+from stillhouse.params.base import StageParams
+
+__all__ = ["ValidateParams"]
+
+
+class ValidateParams(StageParams):
+    """What a row, and a night's rows together, must be like to enter."""
+
+    section: ClassVar[str] = "validate"
+    shared: ClassVar[tuple[str, ...]] = ("event_weights",)
+    night: ClassVar[tuple[str, ...]] = ("as_of",)
+
+    min_rows: int = pydantic.Field(ge=1)
+    min_users: int = pydantic.Field(ge=1)
+    min_items: int = pydantic.Field(ge=1)
+    earliest: date
+    """No event is older."""
+    rating_min: float
+    rating_max: float
+    id_length: int = pydantic.Field(ge=1)
+    """Most characters of a user or item id."""
+    volume_min: float = pydantic.Field(ge=0.0)
+    """Least rows tonight as a share of the last accepted night's."""
+    volume_max: float = pydantic.Field(gt=0.0)
+    event_weights: dict[str, float]
+    as_of: datetime

@@ -1,0 +1,1 @@
+"""The only importer of MLflow: runs, the registry, the ledger's storage."""

@@ -1,0 +1,1 @@
+"""The training loop, its resuming and its early stopping."""
