@@ -1,0 +1,123 @@
+"""Writing files that a kill cannot cut off, and the digests of what was written.
+
+A single file is written beside its final name, flushed to disk and moved into
+place, so that a reader finds either the old bytes or the new ones. What is
+written is a function of the values alone: sorted keys, fixed compression, no
+timestamps.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+__all__ = [
+    "NONE",
+    "is_none",
+    "read_json",
+    "replacing",
+    "sha256_file",
+    "sha256_tree",
+    "write_bytes",
+    "write_json",
+    "write_none",
+    "write_parquet",
+]
+
+#: The only file of a ``previous/`` directory that holds nothing from last night.
+NONE = "none.json"
+
+_CHUNK = 1 << 20
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Give a temporary name beside ``path``; on success its bytes become ``path`` at once.
+
+    The temporary file is flushed to disk before the move, so that a power cut
+    leaves no empty file under the final name. On an error it is removed and
+    ``path`` stays as it was.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write ``data`` to ``path`` atomically."""
+    with replacing(path) as temporary:
+        temporary.write_bytes(data)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write ``value`` as JSON atomically: sorted keys, one space of indent, a newline at the end.
+
+    Raises:
+        ValueError: ``value`` holds NaN or an infinity, which JSON does not know.
+    """
+    text = json.dumps(value, sort_keys=True, indent=1, allow_nan=False) + "\n"
+    write_bytes(path, text.encode("utf-8"))
+
+
+def read_json(path: Path) -> Any:
+    """Return the JSON value in the file at ``path``."""
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def sha256_file(path: Path) -> str:
+    """Return the SHA-256 of the file's bytes, as 64 hexadecimal digits."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def sha256_tree(path: Path) -> str:
+    """Return one SHA-256 over every file below ``path``: sorted relative names and contents.
+
+    A single file stands for itself. Empty folders, times and permissions do
+    not count.
+    """
+    if path.is_file():
+        return sha256_file(path)
+    digest = hashlib.sha256()
+    files = sorted((file.relative_to(path).as_posix(), file) for file in path.rglob("*") if file.is_file())
+    for name, file in files:
+        digest.update(f"{sha256_file(file)}  {name}\n".encode())
+    return digest.hexdigest()
+
+
+def is_none(path: Path) -> bool:
+    """Say whether the directory ``path`` stands for *nothing from last night*."""
+    return (path / NONE).is_file()
+
+
+def write_none(path: Path) -> None:
+    """Make the directory ``path`` stand for *nothing from last night*."""
+    path.mkdir(parents=True, exist_ok=True)
+    write_json(path / NONE, {"none": True})
+
+
+def write_parquet(path: Path, table: pa.Table) -> None:
+    """Write ``table`` as Parquet atomically; equal tables give equal bytes.
+
+    Metadata of the schema (where pandas keeps its index) is left out, and the
+    table is brought to one chunk first: how it was put together must not show.
+    """
+    plain = table.replace_schema_metadata(None).combine_chunks()
+    with replacing(path) as temporary:
+        pq.write_table(plain, temporary, compression="zstd", compression_level=3, version="2.6", store_schema=False)
