@@ -1,0 +1,82 @@
+"""Does the graph score as the checkpoint does? Shown on real histories, not assumed."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnxruntime
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from stillhouse.data.sequences import Sequences
+from stillhouse.errors import PackageError
+from stillhouse.package.export import INPUT, OUTPUT
+
+__all__ = ["check_parity", "real_histories"]
+
+Ints = NDArray[np.int64]
+
+#: Histories that are also scored one by one, as serving will.
+_ALONE = 4
+
+
+def real_histories(sequences: Sequences, count: int, width: int) -> Ints:
+    """Return the whole histories of up to ``count`` users, spread evenly from the shortest to the longest.
+
+    Args:
+        sequences: at least one user has an event.
+        count: ≥ 1.
+        width: columns; the most recent events are kept.
+
+    Returns:
+        int64 [n, width], right-padded with 0, n ≤ count, shortest first.
+    """
+    lengths = np.diff(sequences.offsets)
+    users = np.argsort(lengths, kind="stable")
+    users = users[lengths[users] > 0]
+    chosen = users[np.unique(np.linspace(0, len(users) - 1, min(count, len(users))).round().astype(np.int64))]
+    return sequences.padded(chosen, lengths[chosen], width)
+
+
+def check_parity(graph: bytes, model: nn.Module, histories: Ints, limit: float) -> float:
+    """Return the largest absolute difference of any score between the graph and ``model``.
+
+    Compared are the columns 1 and up, all histories in one batch and a few of them alone.
+
+    Args:
+        graph: the ONNX file's bytes.
+        model: the checkpoint's module, in evaluation mode on the CPU.
+        histories: int64 [n, length], n ≥ 1.
+        limit: largest difference that is let through.
+
+    Raises:
+        PackageError: the difference is larger than ``limit``, or a score is not finite.
+    """
+    session = _session(graph)
+    with torch.inference_mode():
+        expected = model(torch.from_numpy(histories)).numpy()[:, 1:]
+    batch = session.run([OUTPUT], {INPUT: histories})[0][:, 1:]
+    alone = [session.run([OUTPUT], {INPUT: row[None]})[0][:, 1:] for row in histories[-_ALONE:]]
+    if not np.isfinite(expected).all() or not np.isfinite(batch).all():
+        raise PackageError(
+            "every score must be a finite number, found NaN or infinity on real histories: "
+            "the student diverged; lower its learning rate (params.yaml: train_student.training.learning_rate)"
+        )
+    found = max(_distance(expected, batch), _distance(expected[-_ALONE:], np.concatenate(alone)))
+    if not found <= limit:
+        raise PackageError(
+            f"package and checkpoint must agree within {limit:g} on every score, found a difference of {found:g} "
+            f"over {len(histories)} real histories (params.yaml: package.parity)"
+        )
+    return found
+
+
+def _distance(expected: NDArray[np.floating], found: NDArray[np.floating]) -> float:
+    return float(np.abs(expected.astype(np.float64) - found.astype(np.float64)).max())
+
+
+def _session(graph: bytes) -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])

@@ -1,0 +1,244 @@
+"""The gate: what passes, what fails, what cannot be decided."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+
+import numpy as np
+import pytest
+
+from stillhouse.evaluate.gate import Candidate, Verdict, choose, judge
+from stillhouse.evaluate.ranks import RankRows, Ranks
+from stillhouse.params.gate import GateParams
+
+PARAMS = GateParams(
+    choose="best_ndcg",
+    margin=0.02,
+    confidence=0.95,
+    resamples=500,
+    min_users=20,
+    min_ndcg_at_10=0.05,
+    min_over_popularity=1.5,
+    max_bytes=1000,
+    max_p99_ms=5.0,
+    seed=1,
+)
+N_ITEMS = 100
+
+
+def ranks(window: np.ndarray | list[int], leave_one_out: np.ndarray | list[int] = ()) -> Ranks:
+    def rows(values: np.ndarray | list[int]) -> RankRows:
+        n = len(values)
+        return RankRows(np.arange(n), np.ones(n, np.int64), np.asarray(values, dtype=np.int64))
+
+    return Ranks({"leave_one_out": rows(leave_one_out), "time_window": rows(window)}, N_ITEMS)
+
+
+def candidate(name: str = "gru", **changes: object) -> Candidate:
+    one = Candidate(
+        name,
+        metrics={
+            "leave_one_out": {"ndcg_at_10": 0.2, "users": 100},
+            "time_window": {"ndcg_at_10": 0.1},
+            "popularity": {"leave_one_out": {"ndcg_at_10": 0.1}},
+            "bytes": 800,
+        },
+        timings={"p50_ms": 0.5, "p99_ms": 2.0},
+        package={"parity": 1e-6, "parity_limit": 1e-4},
+        ranks=ranks([3] * 50, [3] * 50),
+    )
+    return dataclasses.replace(one, **changes)
+
+
+def with_metrics(**changes: object) -> Candidate:
+    return candidate(metrics={**candidate().metrics, **changes})
+
+
+def rule(verdict: Verdict, name: str):
+    return next(one for one in verdict.rules if one.name == name)
+
+
+def failed(verdict: Verdict) -> list[str]:
+    return [one.name for one in verdict.rules if not one.passed]
+
+
+def test_a_good_student_passes_where_there_is_no_champion_yet() -> None:
+    verdict = judge(candidate(), None, PARAMS, order="timestamp")
+    assert verdict.passed
+    assert verdict.reason == "every rule passed"
+    assert "no champion yet" in rule(verdict, "non_inferiority").text
+
+
+def test_every_rule_prints_value_and_limit() -> None:
+    texts = {one.name: one.text for one in judge(candidate(), ranks([4] * 50), PARAMS, order="timestamp").rules}
+    assert texts == {
+        "finite": "every figure is a finite number (5 looked at)",
+        "ndcg_floor": "NDCG@10 (leave-one-out) is 0.2, at least 0.05 asked",
+        "over_popularity": "NDCG@10 (leave-one-out) is 2 times popularity's 0.1000, at least 1.5 times asked",
+        "bytes": "bytes of the model is 800, at most 1,000 asked",
+        "latency": "p99 latency of one request in ms is 2, at most 5 asked",
+        "parity": "largest difference from the checkpoint is 1e-06, at most 0.0001 asked",
+        "non_inferiority": (
+            "NDCG@10 on tonight's time window: 0.5000 against the champion's 0.4307 over 50 users; "
+            "the difference is above +0.0693 with confidence 0.95, at least -0.0086 asked"
+        ),
+    }
+
+
+@pytest.mark.parametrize(
+    ("changed", "name"),
+    [
+        (
+            with_metrics(leave_one_out={"ndcg_at_10": 0.04}, popularity={"leave_one_out": {"ndcg_at_10": 0}}),
+            "ndcg_floor",
+        ),
+        (with_metrics(leave_one_out={"ndcg_at_10": 0.149}), "over_popularity"),
+        (with_metrics(bytes=1001), "bytes"),
+        (candidate(timings={"p50_ms": 1, "p99_ms": 5.01}), "latency"),
+        (candidate(timings={"p50_ms": 1, "p99_ms": math.nan}), "latency"),
+        (candidate(package={"parity": 2e-4, "parity_limit": 1e-4}), "parity"),
+        (with_metrics(time_window={"ndcg_at_10": math.nan}), "finite"),
+        (with_metrics(leave_one_out={"ndcg_at_10": 0.2, "mrr": math.inf}), "finite"),
+    ],
+)
+def test_one_broken_rule_stops_a_student(changed: Candidate, name: str) -> None:
+    verdict = judge(changed, None, PARAMS, order="timestamp")
+    assert failed(verdict) == [name]
+    assert not verdict.passed
+    assert not verdict.inconclusive
+    assert verdict.reason == rule(verdict, name).text
+
+
+def test_a_value_at_its_limit_passes() -> None:
+    edge = candidate(
+        metrics={
+            **candidate().metrics,
+            "bytes": 1000,
+            "leave_one_out": {"ndcg_at_10": 0.1875},
+            "popularity": {"leave_one_out": {"ndcg_at_10": 0.125}},
+        },
+        timings={"p50_ms": 1, "p99_ms": 5.0},
+    )
+    assert judge(edge, None, PARAMS, order="timestamp").passed
+
+
+def test_popularity_of_zero_is_beaten_by_anything() -> None:
+    one = with_metrics(popularity={"leave_one_out": {"ndcg_at_10": 0.0}})
+    assert rule(judge(one, None, PARAMS, order="timestamp"), "over_popularity").passed
+
+
+def test_what_could_not_be_measured_is_inconclusive_and_no_pass() -> None:
+    verdict = judge(candidate(timings={"p50_ms": None, "p99_ms": None}), None, PARAMS, order="timestamp")
+    assert not verdict.passed
+    assert verdict.inconclusive
+    none = with_metrics(leave_one_out=None, popularity={"leave_one_out": None})
+    assert failed(judge(none, None, PARAMS, order="timestamp")) == ["ndcg_floor", "over_popularity"]
+
+
+def test_a_student_as_good_as_the_champion_passes() -> None:
+    same = np.arange(60) % 12 + 1
+    assert judge(candidate(ranks=ranks(same)), ranks(same), PARAMS, order="timestamp").passed
+
+
+def test_a_loss_within_the_margin_passes_and_one_beyond_it_does_not() -> None:
+    champion = np.full(400, 3)
+    small, large = champion.copy(), champion.copy()
+    small[:4], large[:40] = 4, 4
+    assert judge(candidate(ranks=ranks(small)), ranks(champion), PARAMS, order="timestamp").passed
+    strict = PARAMS.model_copy(update={"margin": 0.001})
+    verdict = judge(candidate(ranks=ranks(large)), ranks(champion), strict, order="timestamp")
+    assert failed(verdict) == ["non_inferiority"]
+
+
+def test_a_noisy_student_fails_though_its_mean_is_higher() -> None:
+    generator = np.random.default_rng(4)
+    champion = generator.permutation(np.tile([1, 60], 20))
+    student = generator.permutation(np.concatenate([champion[:-1], [1]]))
+    one = rule(judge(candidate(ranks=ranks(student)), ranks(champion), PARAMS, order="timestamp"), "non_inferiority")
+    assert one.value is not None
+    assert one.value < one.limit
+    assert not one.passed
+    assert not one.inconclusive
+
+
+def test_too_few_users_are_inconclusive_however_good_the_student_is() -> None:
+    verdict = judge(candidate(ranks=ranks([1] * 19)), ranks([90] * 19), PARAMS, order="timestamp")
+    assert verdict.inconclusive
+    assert not verdict.passed
+    assert "inconclusive: 19 users on tonight's time window, at least 20 asked" in verdict.reason
+
+
+def test_a_champion_and_no_window_is_inconclusive() -> None:
+    verdict = judge(candidate(ranks=ranks([])), ranks([]), PARAMS, order="timestamp")
+    assert verdict.inconclusive
+    assert "0 users" in verdict.reason
+
+
+def test_positions_are_compared_on_leave_one_out_and_the_rule_says_so() -> None:
+    worse = judge(candidate(ranks=ranks([], [9] * 40)), ranks([], [1] * 40), PARAMS, order="position")
+    assert failed(worse) == ["non_inferiority"]
+    assert "leave-one-out (positions allow no time window)" in worse.reason
+    assert judge(candidate(ranks=ranks([], [1] * 40)), ranks([], [9] * 40), PARAMS, order="position").passed
+
+
+def test_users_with_many_targets_count_once() -> None:
+    def many(first: int) -> Ranks:
+        users = np.concatenate([np.zeros(500, np.int64), np.arange(1, 41)])
+        values = np.concatenate([np.full(500, first), np.full(40, 2)])
+        rows = RankRows(users, np.arange(540), values)
+        return Ranks({"leave_one_out": rows, "time_window": rows}, N_ITEMS)
+
+    lenient = PARAMS.model_copy(update={"margin": 0.2})
+    assert judge(candidate(ranks=many(90)), many(1), lenient, order="timestamp").passed
+
+
+def test_a_verdict_is_plain_data() -> None:
+    plain = judge(candidate(), ranks([3] * 50), PARAMS, order="timestamp").as_dict()
+    assert json.loads(json.dumps(plain, allow_nan=False)) == json.loads(json.dumps(plain))
+    assert plain["passed"] is True
+    assert plain["rules"][0]["name"] == "finite"
+
+
+def test_a_verdict_on_numbers_that_are_not_finite_can_still_be_written_as_json() -> None:
+    plain = judge(candidate(timings={"p50_ms": 1, "p99_ms": math.nan}), None, PARAMS, order="timestamp").as_dict()
+    json.dumps(plain, allow_nan=False)
+
+
+def test_the_same_numbers_give_the_same_verdict() -> None:
+    champion = ranks(np.random.default_rng(0).integers(1, 101, 300))
+    one, other = (judge(candidate(ranks=champion), champion, PARAMS, order="timestamp") for _ in range(2))
+    assert one == other
+
+
+def test_the_choice_is_among_those_that_pass() -> None:
+    best = candidate("best", metrics={**candidate().metrics, "time_window": {"ndcg_at_10": 0.9}, "bytes": 5000})
+    good = candidate("good", metrics={**candidate().metrics, "time_window": {"ndcg_at_10": 0.5}, "bytes": 900})
+    small = candidate("small", timings={"p50_ms": 0.9, "p99_ms": 1.0})
+    candidates = [best, good, small]
+    verdicts = [judge(one, None, PARAMS, order="timestamp") for one in candidates]
+    assert choose(verdicts, candidates, "best_ndcg") == "good"
+    assert choose(verdicts, candidates, "smallest") == "small"
+    assert choose(verdicts, candidates, "fastest") == "good"
+
+
+def test_the_choice_looks_at_leave_one_out_where_one_of_them_has_no_window() -> None:
+    one = candidate("one", metrics={**candidate().metrics, "time_window": None})
+    two = candidate("two", metrics={**candidate().metrics, "leave_one_out": {"ndcg_at_10": 0.3}})
+    verdicts = [judge(each, None, PARAMS, order="position") for each in (one, two)]
+    assert choose(verdicts, [one, two], "best_ndcg") == "two"
+
+
+def test_equal_students_are_told_apart_by_size_and_then_by_name() -> None:
+    metrics = candidate().metrics
+    b, a = candidate("b"), candidate("a")
+    tiny = candidate("z", metrics={**metrics, "bytes": 10})
+    verdicts = [judge(each, None, PARAMS, order="timestamp") for each in (b, a, tiny)]
+    assert choose(verdicts[:2], [b, a], "best_ndcg") == "a"
+    assert choose(verdicts, [b, a, tiny], "best_ndcg") == "z"
+
+
+def test_nobody_is_chosen_where_nobody_passes() -> None:
+    one = with_metrics(bytes=9999)
+    assert choose([judge(one, None, PARAMS, order="timestamp")], [one], "best_ndcg") is None

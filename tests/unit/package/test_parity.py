@@ -1,0 +1,60 @@
+"""Parity: on real histories, whole batch and alone, and refused where it is not there."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import onnx
+import pytest
+import torch
+
+from stillhouse.data.sequences import Sequences
+from stillhouse.errors import PackageError
+from stillhouse.models.protocol import SequenceModel
+from stillhouse.package.export import serialise
+from stillhouse.package.parity import check_parity, real_histories
+
+
+@pytest.fixture
+def data(graph: onnx.ModelProto) -> bytes:
+    other = onnx.ModelProto()
+    other.CopyFrom(graph)
+    return serialise(other, {})
+
+
+@pytest.fixture
+def histories(student: SequenceModel) -> np.ndarray:
+    found = np.random.default_rng(0).integers(1, student.n_items + 1, (12, student.length))
+    for row in range(12):
+        found[row, 1 + row % student.length :] = 0
+    return found
+
+
+def test_graph_and_checkpoint_agree(student: SequenceModel, data: bytes, histories: np.ndarray) -> None:
+    assert 0.0 <= check_parity(data, student, histories, 1e-4) < 1e-5
+
+
+def test_another_checkpoint_is_refused_and_the_difference_named(
+    student: SequenceModel, data: bytes, histories: np.ndarray
+) -> None:
+    other = copy.deepcopy(student)
+    with torch.no_grad():
+        other.items.weight[5] *= -1.0
+    with pytest.raises(PackageError, match=r"within 0\.0001 on every score, found a difference of \d"):
+        check_parity(data, other, histories, 1e-4)
+
+
+def test_scores_that_are_no_numbers_are_refused(student: SequenceModel, data: bytes, histories: np.ndarray) -> None:
+    class Diverged(torch.nn.Module):
+        def forward(self, histories: torch.Tensor) -> torch.Tensor:
+            return student(histories) * torch.nan
+
+    with pytest.raises(PackageError, match="every score must be a finite number"):
+        check_parity(data, Diverged(), histories, 1e-4)
+
+
+def test_histories_are_real_whole_and_spread_over_all_lengths(make_sequences) -> None:
+    sequences = Sequences.open(make_sequences([[1], [2, 3], [], [3, 2, 1], [1, 2, 3, 4]])[1])
+    assert real_histories(sequences, 2, 3).tolist() == [[1, 0, 0], [2, 3, 4]]
+    assert real_histories(sequences, 99, 3).tolist() == [[1, 0, 0], [2, 3, 0], [3, 2, 1], [2, 3, 4]]
