@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import pydantic
 
@@ -22,12 +22,12 @@ class ExportSoftTargetsParams(StageParams):
     """Highest-scored unseen items kept a position."""
     tail_samples: int = pydantic.Field(ge=0)
     """Items sampled beyond the top k, with their probabilities."""
-    temperatures: tuple[float, ...] = pydantic.Field(min_length=1)
+    temperatures: tuple[Annotated[float, pydantic.Field(gt=0.0)], ...] = pydantic.Field(min_length=1)
     """Temperatures at which the log-sum-exp over all unseen items is kept."""
     shard_positions: int = pydantic.Field(ge=1)
     """Positions a shard."""
     batch_size: int = pydantic.Field(ge=1)
     """Sequences scored at once."""
-    seed: int
+    seed: int = pydantic.Field(ge=0)
     repeat_items: bool
     compute: ComputeSpec

@@ -1,0 +1,178 @@
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from stillhouse.distill.soft_targets import SoftTargets
+from stillhouse.errors import StoreError
+
+LENGTHS = [3, 0, 9, 1, 2, 4, 12]
+
+
+def _truth(scores: np.ndarray, seen: set[int], k: int, temperature: float) -> tuple[list[int], float, float]:
+    left = [item for item in range(1, len(scores)) if item not in seen]
+    order = sorted(left, key=lambda item: (-scores[item], item))
+    tail = np.exp(scores[order[k:]].astype(np.float64) / temperature)
+    whole = np.exp(scores[order].astype(np.float64) / temperature)
+    return order[:k], float(np.log(whole.sum())), float(tail.sum() / whole.sum())
+
+
+def test_a_store_gives_back_the_teacher_at_every_position(make_store):
+    made = make_store(LENGTHS, grid=0.125)
+    store = made.open(teacher=made.teacher)
+    assert len(store) == len(made.users) == 2 + 5 + 1 + 3 + 5
+    ids = store.position_ids(made.users, made.steps)
+    assert ids.tolist() == list(range(len(store)))
+    for temperature in (1.0, 2.0):
+        batch = store.batch(ids, temperature)
+        for row, seen in enumerate(made.seen()):
+            items, lse, tail = _truth(made.scores[row], seen, 4, temperature)
+            assert batch.items[row].tolist() == items
+            assert np.array_equal(batch.peak[row] + batch.scores[row], made.scores[row, items])
+            assert batch.lse[row] + batch.peak[row] / temperature == pytest.approx(lse, abs=1e-5)
+            assert np.exp(batch.tail_lse[row] - batch.lse[row]) == pytest.approx(tail, rel=1e-5)
+            drawn = batch.tail_items[row]
+            assert np.array_equal(batch.peak[row] + batch.tail_scores[row], made.scores[row, drawn])
+            assert not set(drawn.tolist()) & (seen | set(items) | {0})
+
+
+def test_rows_come_in_the_order_asked_for_whatever_shard_they_stand_in(make_store):
+    made = make_store(LENGTHS)
+    store = made.open()
+    whole = store.batch(np.arange(len(store)), 1.0)
+    asked = np.array([15, 0, 7, 7, 3, 12])
+    part = store.batch(asked, 1.0)
+    for name in ("items", "scores", "peak", "tail_lse", "tail_items", "tail_scores", "tail_logq"):
+        assert np.array_equal(getattr(part, name), getattr(whole, name)[asked]), name
+    assert store.batch(np.empty(0, np.int64), 1.0).items.shape == (0, 4)
+
+
+def test_positions_that_the_store_does_not_hold_are_minus_one(make_store):
+    made = make_store(LENGTHS)
+    users = np.array([2, 2, 2, 1, 3, -1, 99, 0, 6, 6])
+    steps = np.array([2, 3, 8, 0, 0, 0, 0, -1, 10, 11])
+    # user 2 has 9 training rows and a window of 5: steps 3..7 are held; user 6 has 12: steps 6..10.
+    assert made.open().position_ids(users, steps).tolist() == [-1, 2, -1, -1, -1, -1, -1, -1, 15, -1]
+
+
+def test_a_row_beyond_the_store_is_an_index_error(make_store):
+    store = make_store(LENGTHS).open()
+    for bad in (-1, len(store)):
+        with pytest.raises(IndexError, match="rows must be within"):
+            store.batch(np.array([0, bad]), 1.0)
+
+
+def test_with_repeats_items_already_taken_are_candidates(make_store):
+    made = make_store([25, 25], n_items=30, k=30, repeat_items=True)
+    batch = made.open(repeat_items=True).batch(np.arange(10), 1.0)
+    assert (np.sort(batch.items, axis=1) == np.arange(1, 31)).all()
+    assert np.isneginf(batch.tail_lse).all()
+
+
+def test_a_catalogue_smaller_than_k_is_padded(make_store):
+    made = make_store([4], n_items=6, k=5)
+    batch = made.open().batch(np.arange(3), 2.0)
+    assert (batch.items > 0).sum(axis=1).tolist() == [5, 4, 3]
+    assert np.array_equal(batch.items == 0, np.isneginf(batch.scores))
+
+
+def test_indices_take_the_smallest_type_and_scores_sixteen_bits(make_store):
+    small, large = make_store([4], name="a"), make_store([4], n_items=300, name="b")
+    found = [load_file(made.path / "shard-00000.safetensors") for made in (small, large)]
+    assert [tensors["items"].dtype.name for tensors in found] == ["uint8", "uint16"]
+    assert found[0]["scores"].dtype == np.float16
+
+
+def _expect(path: Path, match: str, **changes: object) -> None:
+    arguments: dict = {"vocabulary": "v" * 64, "repeat_items": False} | changes
+    with pytest.raises(StoreError, match=match) as caught:
+        SoftTargets.open(path, **arguments)
+    assert "\n" not in str(caught.value)
+    assert str(path) in str(caught.value)
+
+
+def test_another_teacher_vocabulary_or_repeat_setting_is_refused(make_store):
+    path = make_store(LENGTHS).path
+    _expect(path, "must be of teacher bbbbbbbbbbbb, found aaaaaaaaaaaa", teacher="b" * 64)
+    _expect(path, "must be of vocabulary wwww", vocabulary="w" * 64)
+    _expect(path, "must be of repeat_items true, found false", repeat_items=True)
+
+
+def test_a_temperature_that_the_store_lacks_is_refused(make_store):
+    store = make_store(LENGTHS).open()
+    with pytest.raises(StoreError, match=r"one of the soft-target store's \(1, 2\), got 1.5 \(params.yaml"):
+        store.batch(np.array([0]), 1.5)
+
+
+@pytest.mark.parametrize("cut", [0, 5, 100, -1])
+def test_a_truncated_shard_is_named(make_store, cut):
+    path = make_store(LENGTHS).path
+    shard = path / "shard-00001.safetensors"
+    whole = shard.read_bytes()
+    shard.unlink()  # a hard link of the resume folder's file
+    shard.write_bytes(whole[:cut])
+    _expect(path, "shard-00001.safetensors must have .* bytes", verify=False)
+    _expect(path, "shard-00001.safetensors must have .* bytes")
+
+
+def test_a_missing_shard_is_named(make_store):
+    path = make_store(LENGTHS).path
+    (path / "shard-00002.safetensors").unlink()
+    _expect(path, "shard-00002.safetensors must have .* found no file")
+
+
+@pytest.mark.parametrize("where", [3, 40, 500, -1])
+def test_a_flipped_byte_is_named(make_store, where):
+    path = make_store(LENGTHS).path
+    shard = path / "shard-00000.safetensors"
+    damaged = bytearray(shard.read_bytes())
+    damaged[where] ^= 0x10
+    shard.unlink()
+    shard.write_bytes(damaged)
+    _expect(path, "shard-00000.safetensors must have SHA-256")
+
+
+def test_a_damaged_index_is_named(make_store):
+    path = make_store(LENGTHS).path
+    index = path / "index.safetensors"
+    index.write_bytes(index.read_bytes()[:-1] + b"\x07")
+    _expect(path, "index.safetensors must have SHA-256")
+    index.write_bytes(b"")
+    _expect(path, "index.safetensors must be a whole safetensors file", verify=False)
+
+
+def _edit(change: Callable[[dict], object]) -> Callable[[Path], None]:
+    def edit(path: Path) -> None:
+        header = json.loads((path / "store.json").read_text())
+        change(header)
+        (path / "store.json").write_text(json.dumps(header))
+
+    return edit
+
+
+@pytest.mark.parametrize(
+    ("damage", "match"),
+    [
+        (_edit(lambda header: header.update(version=2)), "version 1, got 'stillhouse soft targets' version 2"),
+        (_edit(lambda header: header.update(format="x")), "must be of format"),
+        (_edit(lambda header: header.pop("teacher")), "must be whole: teacher"),
+        (_edit(lambda header: header.update(k=5)), "must hold the tensors that its header promises"),
+        (_edit(lambda header: header.update(positions=3)), "must name the 3 positions"),
+        (_edit(lambda header: header["shards"].pop()), "must name the 16 positions"),
+        (_edit(lambda header: header["shards"][0].update(file="../x")), "must be whole: shards.0.file"),
+        (lambda path: (path / "store.json").write_text("{"), "must be JSON"),
+        (lambda path: (path / "store.json").write_text("[]"), "must be of format"),
+        (lambda path: (path / "store.json").unlink(), "must hold store.json"),
+        (shutil.rmtree, "must hold store.json"),
+    ],
+)
+def test_a_header_that_is_not_whole_is_refused(make_store, damage, match):
+    path = make_store(LENGTHS).path
+    damage(path)
+    _expect(path, match)

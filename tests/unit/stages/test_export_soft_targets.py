@@ -1,0 +1,261 @@
+"""The stage on a small night: what it writes, what changes it, and that no kill changes a byte of it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from stillhouse.data.files import sha256_file, sha256_tree, write_json
+from stillhouse.data.sequences import Sequences
+from stillhouse.data.vocabulary import Vocabulary
+from stillhouse.distill.soft_targets import SoftTargets
+from stillhouse.distill.store_writer import StoreWriter
+from stillhouse.errors import StoreError, TrainingError
+from stillhouse.models.build import build
+from stillhouse.models.checkpoint import Header, load, save
+from stillhouse.params.export_soft_targets import ExportSoftTargetsParams
+from stillhouse.params.model import TransformerSpec
+from stillhouse.reporting import SilentReporter
+from stillhouse.stages.export_soft_targets import export_soft_targets
+
+SETTINGS: dict[str, Any] = {
+    "k": 6,
+    "tail_samples": 4,
+    "temperatures": [1.0, 2.5],
+    "shard_positions": 25,
+    "batch_size": 4,
+    "seed": 11,
+    "repeat_items": False,
+    "compute": {"device": "cpu", "threads": 1},
+}
+
+
+@dataclass(frozen=True)
+class Night:
+    """The stage's inputs, and a way to run it."""
+
+    root: Path
+    paths: dict[str, Path]
+
+    def run(self, name: str = "store", resume: str | None = None, **changes: Any) -> tuple[Path, Mapping[str, Any]]:
+        waiting = self.root / (resume or f"{name}-resume")
+        waiting.mkdir(exist_ok=True)
+        params = ExportSoftTargetsParams.model_validate(SETTINGS | changes)
+        values = export_soft_targets(
+            **self.paths, soft_targets=self.root / name, resume=waiting, params=params, reporter=SilentReporter()
+        )
+        return self.root / name, values
+
+    def open(self, path: Path) -> SoftTargets:
+        digest = Vocabulary.load(self.paths["vocabulary"]).digest
+        teacher = sha256_file(self.paths["teacher"] / "model.safetensors")
+        return SoftTargets.open(path, vocabulary=digest, repeat_items=False, teacher=teacher)
+
+
+@pytest.fixture
+def make_export_night(tmp_path: Path, make_sequences: Callable[..., tuple[Path, Path]]) -> Callable[..., Night]:
+    def make(users: int = 24, n_items: int = 25, **sequences: Any) -> Night:
+        rng = np.random.default_rng(4)
+        histories = [(rng.permutation(n_items)[: rng.integers(1, 13)] + 1).tolist() for _ in range(users)]
+        vocabulary, events = make_sequences(histories, n_items=n_items, **sequences)
+        spec = TransformerSpec(kind="transformer", width=8, blocks=1, heads=2, length=6, dropout=0.3)
+        model = build(spec, n_items, seed=3)
+        with torch.no_grad():
+            model.items.weight.mul_(40)  # scores that are far from equal
+        digest = Vocabulary.load(vocabulary).digest
+        save(tmp_path / "teacher", model, Header(spec, n_items, digest, repeat_items=False, seed=3, warm=False))
+        write_json(tmp_path / "teacher.json", {"passed": True})
+        paths = {"teacher": tmp_path / "teacher", "checked": tmp_path / "teacher.json"}
+        return Night(tmp_path, paths | {"vocabulary": vocabulary, "sequences": events})
+
+    return make
+
+
+@pytest.fixture
+def export_night(make_export_night: Callable[..., Night]) -> Night:
+    return make_export_night()
+
+
+def test_the_store_holds_what_the_teacher_says_at_each_position(export_night):
+    path, values = export_night.run()
+    store, model = export_night.open(path), load(export_night.paths["teacher"])[0]
+    events = Sequences.open(export_night.paths["sequences"])
+    rows = 0
+    for user, trained in enumerate(events.train_length.tolist()):
+        first = max(0, trained - 1 - model.length)
+        for step in range(first, trained - 1):
+            window = events.history(user, step + 1)[first:].astype(np.int64)
+            with torch.inference_mode():
+                scores = model(torch.from_numpy(window)[None])[0]
+            left = [item for item in range(1, events.n_items + 1) if item not in events.history(user, step + 1)]
+            order = sorted(left, key=lambda item: -scores[item].item())
+            found = store.batch(store.position_ids(np.array([user]), np.array([step])), 2.5)
+            assert found.items[0].tolist() == order[:6]
+            np.testing.assert_allclose(found.peak[0] + found.scores[0], scores[order[:6]], atol=0.02)
+            assert set(found.tail_items[0].tolist()) <= set(order[6:])
+            lse = torch.logsumexp(scores[left] / 2.5, 0).item()
+            assert found.lse[0] + found.peak[0] / 2.5 == pytest.approx(lse, abs=0.01)
+            rows += 1
+    assert values["positions"] == len(store) == rows
+
+
+def test_the_figures_are_those_of_the_store(export_night):
+    path, values = export_night.run()
+    store = export_night.open(path)
+    assert values["shards"] == len(list(path.glob("shard-*"))) == len(store.header.shards) > 1
+    assert values["bytes"] == sum(file.stat().st_size for file in path.iterdir())
+    assert values["bytes_per_position"] == pytest.approx(values["bytes"] / values["positions"], abs=1e-3)
+    for temperature in (1.0, 2.5):
+        batch = store.batch(np.arange(len(store)), temperature)
+        head = np.exp(batch.scores / temperature - batch.lse[:, None]).sum(axis=1).mean()
+        assert values["top_k_probability"][f"{temperature:g}"] == pytest.approx(float(head), rel=1e-5)
+
+
+def test_two_runs_give_the_same_bytes(export_night):
+    assert sha256_tree(export_night.run("a")[0]) == sha256_tree(export_night.run("b")[0])
+
+
+def _rows(store: SoftTargets) -> list[np.ndarray]:
+    batch = store.batch(np.arange(len(store)), 2.5)
+    return [batch.items, batch.scores, batch.peak, batch.tail_lse, batch.tail_items, batch.tail_scores, batch.tail_logq]
+
+
+@pytest.mark.parametrize("size", [1, 7, 10_000])
+def test_the_size_of_a_shard_changes_no_position(export_night, size):
+    stores = [
+        export_night.open(export_night.run("a")[0]),
+        export_night.open(export_night.run("b", shard_positions=size)[0]),
+    ]
+    for one, other in zip(*map(_rows, stores), strict=True):
+        assert np.array_equal(one, other)
+
+
+def test_a_narrow_memory_changes_no_position(export_night, monkeypatch):
+    before = export_night.run("a")[0]
+    monkeypatch.setattr("stillhouse.stages.export_soft_targets._CELLS", 1)
+    after = export_night.run("b")[0]
+    for one, other in zip(_rows(export_night.open(before)), _rows(export_night.open(after)), strict=True):
+        np.testing.assert_allclose(one.astype(float), other.astype(float), atol=0.01)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"k": 5}, {"tail_samples": 3}, {"temperatures": [1.0, 2.0]}, {"shard_positions": 7}, {"seed": 12}],
+    ids=lambda change: next(iter(change)),
+)
+def test_every_setting_changes_the_store(export_night, change):
+    assert sha256_tree(export_night.run("a")[0]) != sha256_tree(export_night.run("b", **change)[0])
+
+
+def test_where_people_buy_again_everything_is_a_candidate(make_export_night):
+    night = make_export_night(repeat_items=True)
+    path, _ = night.run(repeat_items=True, k=25)
+    digest = Vocabulary.load(night.paths["vocabulary"]).digest
+    store = SoftTargets.open(path, vocabulary=digest, repeat_items=True)
+    assert (np.sort(store.batch(np.arange(len(store)), 1.0).items, axis=1) == np.arange(1, 26)).all()
+
+
+def test_k_beyond_the_catalogue_keeps_all_there_is(export_night):
+    path, values = export_night.run(k=1000)
+    assert export_night.open(path).header.k == 25
+    assert values["top_k_probability"] == {"1": pytest.approx(1.0), "2.5": pytest.approx(1.0)}
+
+
+def test_a_teacher_that_did_not_pass_teaches_nobody(export_night):
+    write_json(export_night.paths["checked"], {"passed": False})
+    with pytest.raises(StoreError, match="must pass check_teacher"):
+        export_night.run()
+
+
+def test_sequences_of_another_repeat_setting_are_refused(export_night):
+    with pytest.raises(TrainingError, match="repeat_items must be what the sequences were prepared with"):
+        export_night.run(repeat_items=True)
+
+
+def test_a_night_without_a_position_is_one_line(make_export_night, make_sequences):
+    night = make_export_night()
+    vocabulary, events = make_sequences([[1], [2, 3]], n_items=25, name="short")
+    with pytest.raises(StoreError, match="need a user with two training rows"):
+        Night(night.root, night.paths | {"vocabulary": vocabulary, "sequences": events}).run()
+
+
+def test_a_teacher_with_nan_scores_is_refused(export_night):
+    model, header = load(export_night.paths["teacher"])
+    with torch.no_grad():
+        model.items.weight[7] = torch.nan
+    save(export_night.root / "broken", model, header)
+    with pytest.raises(TrainingError, match="must be finite, found NaN"):
+        Night(export_night.root, export_night.paths | {"teacher": export_night.root / "broken"}).run()
+
+
+def test_finished_shards_are_kept_and_damaged_ones_made_again(export_night, monkeypatch):
+    path, _ = export_night.run("a", resume="shared")
+    whole = sha256_tree(path)
+    damaged = export_night.root / "shared" / "shard-00001.safetensors"
+    damaged.unlink()
+    damaged.write_bytes(b"cut off")
+    written = []
+    write = StoreWriter.write
+
+    def counting(self: StoreWriter, number: int, *rest: Any) -> None:
+        written.append(number)
+        write(self, number, *rest)
+
+    monkeypatch.setattr(StoreWriter, "write", counting)
+    assert sha256_tree(export_night.run("b", resume="shared")[0]) == whole
+    assert written == [1]
+
+
+#: Runs the stage again and again; run n is killed at its n-th rename, link or removal, until one survives.
+_KILLED = """
+import json, os, signal, sys
+from pathlib import Path
+from stillhouse.params.export_soft_targets import ExportSoftTargetsParams
+from stillhouse.reporting import SilentReporter
+from stillhouse.stages.export_soft_targets import export_soft_targets
+
+paths, settings = json.loads(sys.argv[1]), json.loads(sys.argv[2])
+kills = 0
+while True:
+    child = os.fork()
+    if child == 0:
+        left = [kills + 1]
+        def watch(event, arguments):
+            if event in ("os.rename", "os.link", "os.remove", "os.mkdir"):
+                left[0] -= 1
+                if left[0] == 0:
+                    os.kill(os.getpid(), signal.SIGKILL)
+        sys.addaudithook(watch)
+        export_soft_targets(
+            **{name: Path(path) for name, path in paths.items()},
+            params=ExportSoftTargetsParams.model_validate(settings),
+            reporter=SilentReporter(),
+        )
+        os._exit(0)
+    _, status = os.waitpid(child, 0)
+    if os.WIFEXITED(status):
+        sys.exit(os.waitstatus_to_exitcode(status) or (0 if kills else 9))
+    kills += 1
+    print(kills)
+"""
+
+
+def test_killed_at_any_step_the_rerun_gives_the_same_store(export_night):
+    whole = sha256_tree(export_night.run("whole")[0])
+    resume = export_night.root / "killed-resume"
+    resume.mkdir()
+    paths = export_night.paths | {"soft_targets": export_night.root / "killed", "resume": resume}
+    arguments = [json.dumps({name: str(path) for name, path in paths.items()}), json.dumps(SETTINGS)]
+    found = subprocess.run([sys.executable, "-c", _KILLED, *arguments], capture_output=True, text=True, timeout=120)
+    assert found.returncode == 0, found.stderr
+    assert int(found.stdout.split()[-1]) > 5
+    assert sha256_tree(export_night.root / "killed") == whole
