@@ -1,0 +1,150 @@
+"""A database gives the same rows as a file, read-only, with credentials from the environment alone."""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from stillhouse.data.rows import SNAPSHOT_SCHEMA
+from stillhouse.data.source_sql import check_url
+from stillhouse.data.sources import fingerprint, read
+from stillhouse.errors import ParamsError, SourceError
+from stillhouse.params.source import Columns, SourceSpec
+
+AS_OF = datetime(2026, 1, 3, tzinfo=UTC)
+ROWS = [("b", 2, 20, 4.5, "view"), ("a", 1, 10, None, "cart"), (None, 1, 10, None, "view"), ("a", 2, None, 1.0, None)]
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Path:
+    path = tmp_path / "shop.db"
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("create table rows (user_id, item_id, timestamp, rating, event)")
+        connection.executemany("insert into rows values (?, ?, ?, ?, ?)", ROWS)
+        connection.execute("create table items (item_id, title)")
+        connection.executemany("insert into items values (?, ?)", [(2, "two"), (1, "one")])
+    return path
+
+
+def spec(database: Path, query: str = "select * from rows", **changes: object) -> SourceSpec:
+    columns = Columns(rating="rating", event="event")
+    return SourceSpec(kind="sql", url=f"sqlite:///{database}", query=query, columns=columns, **changes)  # type: ignore[arg-type]
+
+
+def test_rows_come_sorted_whatever_the_servers_order(database: Path):
+    one = read(spec(database, items_query="select * from items"), AS_OF)
+    other = read(
+        spec(
+            database, "select * from rows order by item_id desc, rating", items_query="select * from items order by 2"
+        ),
+        AS_OF,
+    )
+    assert one.interactions.cast(SNAPSHOT_SCHEMA).equals(other.interactions.cast(SNAPSHOT_SCHEMA))
+    assert one.fingerprint == other.fingerprint == fingerprint(spec(database, items_query="select * from items"), AS_OF)
+    assert [tuple(row.values())[:5] for row in one.interactions.cast(SNAPSHOT_SCHEMA).to_pylist()] == [
+        ("a", "1", 10, None, "cart"),
+        (None, "1", 10, None, "view"),
+        ("b", "2", 20, 4.5, "view"),
+        ("a", "2", None, 1.0, None),
+    ]
+    assert one.items is not None
+    assert one.items["title"].to_pylist() == ["one", "two"]
+
+
+def test_the_fingerprint_sees_a_changed_cell_and_a_changed_item(database: Path):
+    source = spec(database, items_query="select * from items")
+    seen = {fingerprint(source, AS_OF)}
+    for change in (
+        "update rows set rating = 2 where user_id = 'b'",
+        "update items set title = 'zwei' where item_id = 2",
+    ):
+        with closing(sqlite3.connect(database)) as connection, connection:
+            connection.execute(change)
+        seen.add(fingerprint(source, AS_OF))
+    assert len(seen) == 3
+
+
+def test_as_of_is_bound_where_the_query_names_it(database: Path):
+    source = spec(database, "select * from rows where timestamp < :as_of - 1767398385")
+    assert int(AS_OF.timestamp()) - 1767398385 == 15
+    assert read(source, AS_OF).interactions["user_id"].to_pylist().count("b") == 0
+
+
+def test_cells_of_several_types_in_one_column_are_read(database: Path):
+    with closing(sqlite3.connect(database)) as connection, connection:
+        connection.execute("insert into rows values (x'61', 'i', '2026-01-01', 'good', 7)")
+    rows = read(spec(database), AS_OF).interactions.cast(SNAPSHOT_SCHEMA).to_pylist()
+    assert next(row for row in rows if row["unparsed"])["time"] == 1_767_225_600
+
+
+def test_a_query_cannot_write(database: Path):
+    for query in ("delete from rows", "insert into rows (user_id) values ('x') returning *"):
+        with pytest.raises((SourceError, ParamsError)):
+            read(spec(database, query), AS_OF)
+    with closing(sqlite3.connect(database)) as connection:
+        assert connection.execute("select count(*) from rows").fetchone() == (4,)
+
+
+def test_a_missing_column_and_a_broken_query_are_one_line(database: Path):
+    with pytest.raises(SourceError, match=r"'user_id'.*userid.*source\.columns\.user"):
+        read(spec(database, "select user_id as userid, item_id, timestamp, rating, event from rows"), AS_OF)
+    with pytest.raises(SourceError, match="no such table"):
+        read(spec(database, "select * from absent"), AS_OF)
+    with pytest.raises(ParamsError, match=":tonight"):
+        read(spec(database, "select * from rows where timestamp < :tonight"), AS_OF)
+    with pytest.raises(ParamsError, match="query"):
+        read(SourceSpec(kind="sql", url=f"sqlite:///{database}"), AS_OF)
+
+
+def test_a_database_file_that_does_not_exist_is_not_made(tmp_path: Path):
+    with pytest.raises(SourceError, match="no SQLite file"):
+        read(spec(tmp_path / "none.db"), AS_OF)
+    assert not (tmp_path / "none.db").exists()
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://me:hunter2@localhost/shop",
+        "postgresql+psycopg://localhost/shop?password=hunter2",
+        "mysql://localhost/shop?passwd=hunter2",
+        "mssql+pyodbc:///?odbc_connect=DRIVER%3Dx%3BPWD%3Dhunter2",
+        "postgresql://me:hunter2@localhost:notaport/shop",
+        "hunter2",
+    ],
+)
+def test_a_password_in_the_url_is_refused_and_never_repeated(url: str):
+    source = SourceSpec(kind="sql", url=url, query="select 1")
+    for ask in (fingerprint, read):
+        with pytest.raises(ParamsError) as caught:
+            ask(source, AS_OF)
+        assert "hunter2" not in str(caught.value)
+        assert caught.value.__cause__ is None
+        assert caught.value.__suppress_context__ or caught.value.__context__ is None
+
+
+def test_a_url_with_a_user_alone_is_taken_and_postgres_goes_through_psycopg():
+    url = check_url("postgresql://me@localhost/shop")
+    assert (url.drivername, url.username, url.password) == ("postgresql+psycopg", "me", None)
+    with pytest.raises(ParamsError, match="url"):
+        check_url(None)
+
+
+def test_an_unknown_database_is_one_line():
+    with pytest.raises(ParamsError, match="driver"):
+        read(SourceSpec(kind="sql", url="oracle9://localhost/shop", query="select 1"), AS_OF)
+
+
+def test_a_database_that_is_down_is_one_line_without_the_password(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("STILLHOUSE_SOURCE_PASSWORD", "hunter2")
+    monkeypatch.setenv("PGPASSWORD", "hunter3")
+    source = SourceSpec(kind="sql", url="postgresql://me@127.0.0.1:1/shop", query="select 1")
+    with pytest.raises(SourceError) as caught:
+        fingerprint(source, AS_OF)
+    assert "must answer (postgresql at 127.0.0.1:1, database shop)" in str(caught.value)
+    assert "hunter" not in str(caught.value)
+    assert "\n" not in str(caught.value)
