@@ -87,9 +87,9 @@ class RegistryError(StillhouseError):
 
 
 def one_line(text: str) -> str:
-    """Return ``text`` on one line, cut to a length that a terminal bears.
+    r"""Return ``text`` on one line, cut to a length that a terminal bears.
 
-    >>> one_line("a\\n  b")
+    >>> one_line("a\n  b")
     'a b'
     """
     flat = " ".join(text.split())

@@ -10,6 +10,7 @@ two together.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import date
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
@@ -54,12 +55,24 @@ def read_yaml(path: Path) -> dict[str, Any]:
     try:
         document = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise ParamsError(f"{path.name} must exist, found none in {path.parent}: run from a Stillhouse workspace") from None
+        raise ParamsError(
+            f"{path.name} must exist, found none in {path.parent}: run from a Stillhouse workspace"
+        ) from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ParamsError(one_line(f"{path.name} must be YAML: {error}")) from None
     if not isinstance(document, dict):
         raise ParamsError(f"{path.name} must hold a mapping of settings, got {type(document).__name__}")
+    _refuse_dates(document, path.name)
     return document
+
+
+def _refuse_dates(value: Any, place: str) -> None:
+    """Refuse bare dates, on which DVC's own reader of the file would crash."""
+    if isinstance(value, date):
+        raise ParamsError(f'a date must be quoted, got {value} ({place}): write "{value}"')
+    pairs = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, member in pairs:
+        _refuse_dates(member, f"{place}: {key}" if ":" not in place else f"{place}.{key}")
 
 
 def build(model: type[M], values: Mapping[str, Any], where: str) -> M:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import pydantic
 
@@ -58,7 +58,9 @@ class Document(Frozen):
     check_teacher: dict[str, Any]
     export_soft_targets: dict[str, Any]
     train_student: dict[str, Any]
-    students: dict[str, StudentSpec] = pydantic.Field(min_length=1)
+    students: dict[Annotated[str, pydantic.Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")], StudentSpec] = pydantic.Field(
+        min_length=1
+    )
     package: dict[str, Any]
     evaluate: dict[str, Any]
     gate: GateParams
@@ -81,4 +83,4 @@ def load_document(path: Path) -> tuple[Document, dict[str, Any]]:
 
 
 def _any_night(model: type[StageParams]) -> Mapping[str, Any]:
-    return {"as_of": datetime(2000, 1, 1, tzinfo=timezone.utc)} if model.night else {}
+    return {"as_of": datetime(2000, 1, 1, tzinfo=UTC)} if model.night else {}

@@ -69,6 +69,8 @@ class TrainingSpec(Frozen):
     learning_rate: float = pydantic.Field(1e-3, gt=0.0, le=1.0)
     warmup_steps: int = pydantic.Field(50, ge=0)
     weight_decay: float = pydantic.Field(0.0, ge=0.0, le=1.0)
+    clip_norm: float = pydantic.Field(1.0, gt=0.0)
+    """Longest gradient that a step follows; a longer one is shortened to it."""
     patience: int = pydantic.Field(5, ge=1)
     """Epochs without a better NDCG@10 on the validation split before training stops."""
     valid_users: int = pydantic.Field(2000, ge=1)

@@ -1,0 +1,45 @@
+"""One night: open it, perform the graph, put the students before the gate, register, promote, close."""
+
+from __future__ import annotations
+
+from prefect import flow
+
+from tasks.night import Plan
+from tasks.plan import Request
+from tasks.stages import perform_graph
+from tasks.steps import (
+    close_night,
+    judge_students,
+    open_night,
+    promote_chosen,
+    register_students,
+    summarise,
+    tracked,
+)
+from tasks.summary import Summary
+
+__all__ = ["nightly"]
+
+
+@flow(flow_run_name="night {plan.night.id}", validate_parameters=False, persist_result=False)
+def nightly(request: Request, plan: Plan) -> Summary:
+    """Perform one night.
+
+    Args:
+        request: what was asked for, and in which workspace.
+        plan: what `tasks.plan.plan_night` made of it.
+
+    Returns:
+        Everything worth printing about the night.
+
+    Raises:
+        StillhouseError: the night was stopped; it harmed nothing, and the next run goes on from there.
+    """
+    night = open_night(request.workspace, plan)
+    with tracked(night):
+        stages = perform_graph(night.root, night.run_id)
+        decision = judge_students(night)
+        versions = register_students(night, decision)
+        standing = promote_chosen(night, decision, versions)
+        close_night(night)
+        return summarise(night, stages, decision, versions, standing)

@@ -1,0 +1,135 @@
+"""The one command line: ``stillhouse``."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from stillhouse.errors import ParamsError, StillhouseError
+
+__all__ = ["cli", "main"]
+
+_EXAMPLES = """
+\b
+Examples:
+  stillhouse run                              one night on the source in params.yaml
+  stillhouse run --as-of 2026-03-03           the night scheduled for that time
+  stillhouse run --source events.parquet      the same columns, another file
+  stillhouse status --max-age 26h             exits with 1 when no night closed in that time
+  stillhouse recommend --user 17 -k 5         ask the champion
+"""
+
+
+@click.group(epilog=_EXAMPLES, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(package_name="stillhouse")
+@click.option(
+    "-C",
+    "--workspace",
+    type=click.Path(path_type=Path, file_okay=False, exists=True),
+    default=Path(),
+    help="The folder of params.yaml and dvc.yaml (default: the current one).",
+)
+@click.pass_context
+def cli(context: click.Context, workspace: Path) -> None:
+    """Distil a large recommender into small ones, every night.
+
+    A night validates the day's interactions, fine-tunes the teacher, exports its soft targets, distils each
+    student, packages and evaluates them, puts them before the gate and registers them. Settings stand in
+    params.yaml; nothing said here changes that file.
+    """
+    context.obj = workspace.resolve()
+
+
+@cli.command()
+@click.option(
+    "--source",
+    "source",
+    metavar="PATH|URL|shop",
+    help="Where interactions come from, in place of params.yaml's source.",
+)
+@click.option(
+    "--as-of",
+    "as_of",
+    metavar="TIME",
+    help="The night's scheduled time, such as 2026-03-02 or 2026-03-02T03:00 (default: the night that is due).",
+)
+@click.option(
+    "--force",
+    is_flag=True,
+    help="Perform the night even where the source holds nothing new; unchanged stages are reused.",
+)
+@click.option("-v", "--verbose", is_flag=True, help="Show Prefect's and DVC's own messages too.")
+@click.pass_obj
+def run(workspace: Path, source: str | None, as_of: str | None, force: bool, verbose: bool) -> None:
+    """Run one night, from the source to the registry.
+
+    A night that was killed goes on where it stopped. One night runs at a time in a workspace.
+    """
+    from stillhouse.cli.run import run_night
+
+    run_night(workspace, source=source, as_of=as_of, force=force, verbose=verbose)
+
+
+@cli.command()
+@click.option("--max-age", metavar="AGE", help="Exit with 1 unless a night closed within AGE, such as 26h, 90m or 2d.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
+@click.pass_obj
+def status(workspace: Path, max_age: str | None, as_json: bool) -> None:
+    """Show the last night, the champion and what is stale."""
+    from stillhouse.cli.status import show_status
+
+    sys.exit(show_status(workspace, max_age=max_age, as_json=as_json))
+
+
+@cli.command()
+@click.argument("name")
+@click.argument("paths", nargs=-1, metavar="ARGUMENT=PATH...")
+@click.pass_obj
+def stage(workspace: Path, name: str, paths: tuple[str, ...]) -> None:
+    """Run one stage on given paths: what dvc.yaml calls.
+
+    People run a stage with `dvc repro NAME`, which knows its paths.
+    """
+    from stillhouse.runner.lifeline import tie_to_parent
+    from stillhouse.runner.stage import run_stage
+
+    tie_to_parent()
+    pairs: dict[str, Path] = {}
+    for text in paths:
+        key, equals, path = text.partition("=")
+        if not equals or not path:
+            raise ParamsError(f"a stage's paths must be given as argument=path, got {text!r} (dvc.yaml: {name}.cmd)")
+        pairs[key] = workspace / path
+    run_stage(name, pairs, workspace)
+
+
+@cli.command()
+@click.option("--user", metavar="ID", help="Recommend for this user's history.")
+@click.option("--items", metavar="ID,ID,...", help="Recommend for this history, oldest first.")
+@click.option("-k", default=10, show_default=True, type=click.IntRange(min=1), help="How many items.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
+@click.pass_obj
+def recommend(workspace: Path, user: str | None, items: str | None, k: int, as_json: bool) -> None:
+    """Let the champion recommend, for a user or for a list of items."""
+    from stillhouse.cli.recommend import show_recommendations
+
+    show_recommendations(workspace, user=user, items=items, k=k, as_json=as_json)
+
+
+def main() -> None:
+    """Run the command line; a known error is one line on standard error and its exit code."""
+    try:
+        cli.main(standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except click.exceptions.Exit as error:
+        sys.exit(error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("stillhouse: interrupted; the next run goes on from here", err=True)
+        sys.exit(130)
+    except StillhouseError as error:
+        click.echo(f"stillhouse: {error}", err=True)
+        sys.exit(error.exit_code)

@@ -1,0 +1,59 @@
+"""What a stage's process leaves for the flow: that it ran, and how it ended.
+
+A stage runs in a process of its own under DVC, which keeps nothing of an error
+but an exit code. The note written here tells the flow whether the stage ran at
+all (a reused one leaves none) and carries a known error's line back.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from stillhouse.data.files import read_json, write_json
+from stillhouse.errors import StillhouseError, by_name, one_line
+
+__all__ = ["clear", "failed", "finished", "outcome", "raise_if_failed"]
+
+
+def _note(state: Path, stage: str) -> Path:
+    return state / "outcomes" / f"{stage}.json"
+
+
+def clear(state: Path, stage: str) -> None:
+    """Forget how ``stage`` ended before. ``state``: the workspace's ``.stillhouse``."""
+    _note(state, stage).unlink(missing_ok=True)
+
+
+def finished(state: Path, stage: str, seconds: float) -> None:
+    """Note that ``stage`` ran to its end in ``seconds``."""
+    _write(state, stage, {"seconds": seconds, "error": None})
+
+
+def failed(state: Path, stage: str, error: BaseException) -> None:
+    """Note that ``stage`` ended with ``error``."""
+    known = isinstance(error, StillhouseError)
+    text = str(error) if known else f"{type(error).__name__}: {one_line(str(error))}"
+    _write(state, stage, {"error": text, "known": type(error).__name__ if known else None})
+
+
+def _write(state: Path, stage: str, value: dict[str, object]) -> None:
+    path = _note(state, stage)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_json(path, value)
+
+
+def outcome(state: Path, stage: str) -> dict[str, object] | None:
+    """Return how ``stage`` ended, or ``None`` where it has not run since `clear`."""
+    path = _note(state, stage)
+    return read_json(path) if path.exists() else None
+
+
+def raise_if_failed(state: Path, stage: str) -> None:
+    """Raise the known error that ``stage`` left behind, if it left one.
+
+    Raises:
+        StillhouseError: of the class that the stage raised, with its line.
+    """
+    note = outcome(state, stage)
+    if note and note.get("known"):
+        raise by_name(str(note["known"]))(str(note["error"]))

@@ -1,0 +1,132 @@
+"""Runs one stage: what ``stillhouse stage NAME`` does, and so what ``dvc.yaml`` calls."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import inspect
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from stillhouse.data.files import sha256_file, sha256_tree, write_json
+from stillhouse.errors import ParamsError, unknown_name
+from stillhouse.params.base import StageParams, build, read_yaml, stage_values
+from stillhouse.params.document import STAGE_PARAMS
+from stillhouse.runner import outcome
+from stillhouse.runner.closure import import_closure, package_root
+from stillhouse.runner.console import ConsoleReporter
+
+__all__ = ["NIGHT_RUN", "STATE", "load_stage", "run_stage"]
+
+#: Folder of the workspace that holds what no stage depends on.
+STATE = ".stillhouse"
+
+#: Environment variable that names the night's tracking run.
+NIGHT_RUN = "STILLHOUSE_NIGHT_RUN"
+
+#: Arguments in a stage's command that are the runner's own.
+_OWN = ("metrics", "run")
+
+
+def run_stage(name: str, paths: Mapping[str, Path], workspace: Path) -> None:
+    """Run the stage called ``name`` on ``paths`` and write what it said.
+
+    Args:
+        name: the stage as in ``dvc.yaml``, with ``@INSTANCE`` where it has one.
+        paths: argument → path below ``workspace``; ``metrics`` and ``run`` are the runner's.
+        workspace: the folder of ``params.yaml`` and ``night.yaml``.
+
+    Raises:
+        ParamsError: an unknown stage, a missing or surplus path, a bad setting.
+        StillhouseError: whatever the stage raises.
+    """
+    started = time.monotonic()
+    state = workspace / STATE
+    outcome.clear(state, name)
+    try:
+        _run(name, paths, workspace, started)
+    except BaseException as error:
+        outcome.failed(state, name, error)
+        raise
+    outcome.finished(state, name, time.monotonic() - started)
+
+
+def load_stage(name: str) -> tuple[Callable[..., Mapping[str, Any]], type[StageParams]]:
+    """Return the function and the settings model of the stage called ``name`` (no ``@``).
+
+    Raises:
+        ParamsError: there is no such stage.
+    """
+    if name not in STAGE_PARAMS:
+        raise ParamsError(unknown_name("stage", name, STAGE_PARAMS, "command line"))
+    module = importlib.import_module(f"stillhouse.stages.{name}")
+    return getattr(module, name), STAGE_PARAMS[name]
+
+
+def _run(name: str, paths: Mapping[str, Path], workspace: Path, started: float) -> None:
+    base, _, instance = name.partition("@")
+    function, model = load_stage(base)
+    params = _params(model, workspace, instance or None)
+    arguments: dict[str, Any] = {key: path for key, path in paths.items() if key not in _OWN}
+    if "resume" in inspect.signature(function).parameters:
+        arguments["resume"] = _resume_folder(workspace, name, function, params, arguments)
+    _check_arguments(name, function, arguments)
+    _fresh_outputs(paths)
+    reporter = ConsoleReporter(name)
+
+    from stillhouse.tracking.runs import stage_run
+
+    flat = json.loads(params.model_dump_json())
+    with stage_run(workspace, os.environ.get(NIGHT_RUN), name, flat) as run:
+        values = function(**arguments, params=params, reporter=reporter)
+        run.log(reporter.series, values)
+    write_json(paths["metrics"], values)
+    write_json(paths["run"], {"run_id": run.run_id, "seconds": round(time.monotonic() - started, 3)})
+
+
+def _params(model: type[StageParams], workspace: Path, instance: str | None) -> StageParams:
+    params = read_yaml(workspace / "params.yaml")
+    night = read_yaml(workspace / "night.yaml") if model.night else {}
+    return build(model, stage_values(model, params, night, instance), f"params.yaml: {model.section}")
+
+
+def _check_arguments(name: str, function: Callable[..., Any], given: Mapping[str, Any]) -> None:
+    expected = set(inspect.signature(function).parameters) - {"params", "reporter"}
+    if expected != set(given):
+        missing, surplus = sorted(expected - set(given)), sorted(set(given) - expected)
+        raise ParamsError(
+            f"stage {name} must be given the paths {', '.join(sorted(expected))}; "
+            f"missing: {', '.join(missing) or 'none'}, surplus: {', '.join(surplus) or 'none'} (dvc.yaml: {name}.cmd)"
+        )
+
+
+def _fresh_outputs(paths: Mapping[str, Path]) -> None:
+    for key in _OWN:
+        paths[key].unlink(missing_ok=True)
+    for path in paths.values():
+        path.parent.mkdir(parents=True, exist_ok=True)
+
+
+def _resume_folder(
+    workspace: Path, name: str, function: Callable[..., Any], params: StageParams, paths: Mapping[str, Path]
+) -> Path:
+    """Return the stage's resume folder: keyed by its code, its params and the bytes of its inputs."""
+    digest = hashlib.sha256(params.model_dump_json().encode())
+    for file in import_closure(function.__module__):
+        digest.update(sha256_file(package_root() / file).encode())
+    for key, path in sorted(paths.items()):
+        if path.exists():
+            digest.update(f"{key}={sha256_tree(path)}".encode())
+    home = workspace / STATE / "resume" / name
+    folder = home / digest.hexdigest()[:32]
+    if home.exists():
+        for other in home.iterdir():  # another night's, or from before an edit: of no use to anyone
+            if other != folder:
+                shutil.rmtree(other)
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder

@@ -1,0 +1,141 @@
+"""The one graph: DVC's stages, read and brought up to date one at a time."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from stillhouse.errors import NightError, StillhouseError, one_line
+from stillhouse.runner import outcome
+from stillhouse.runner.stage import STATE
+
+__all__ = ["Stage", "bring_up_to_date", "changed", "copy_at", "push", "read_graph", "restore_tracked", "track"]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage of the graph."""
+
+    name: str
+    upstream: tuple[str, ...]
+    """Stages whose outputs it takes."""
+    resource: str
+    """What it needs: ``cpu`` or ``gpu`` (``meta.resource`` in dvc.yaml)."""
+    outputs: tuple[str, ...]
+    """Its outputs' paths below the workspace."""
+
+
+@contextmanager
+def _repository(root: Path, **settings: Any) -> Iterator[Any]:
+    from dvc.exceptions import DvcException
+    from dvc.repo import Repo
+
+    try:
+        with Repo(str(root), _wait_for_lock=True, **settings) as repo:
+            yield repo
+    except StillhouseError:
+        raise
+    except DvcException as error:
+        raise NightError(one_line(f"DVC must be able to work in {root.name}, it said: {error}")) from error
+
+
+def read_graph(root: Path) -> list[Stage]:
+    """Return the stages of ``dvc.yaml`` in an order in which each follows what it takes.
+
+    Raises:
+        NightError: the graph cannot be read.
+    """
+    import networkx
+
+    with _repository(root) as repo:
+        graph = repo.index.graph
+        order = list(networkx.lexicographical_topological_sort(graph.reverse(), key=lambda stage: stage.addressing))
+        return [_stage(root, stage, graph) for stage in order if not stage.is_data_source]
+
+
+def _stage(root: Path, stage: Any, graph: Any) -> Stage:
+    upstream = tuple(sorted(other.addressing for other in graph.successors(stage) if not other.is_data_source))
+    outputs = tuple(Path(out.fs_path).relative_to(root).as_posix() for out in stage.outs)
+    return Stage(stage.addressing, upstream, (stage.meta or {}).get("resource", "cpu"), outputs)
+
+
+def bring_up_to_date(root: Path, name: str, environment: Mapping[str, str]) -> bool:
+    """Reproduce one stage, trusting that what it takes is up to date.
+
+    Args:
+        root: the workspace.
+        name: the stage as in ``dvc.yaml``.
+        environment: variables for the stage's process.
+
+    Returns:
+        Whether the stage ran; ``False`` where its outputs were reused.
+
+    Raises:
+        StillhouseError: the stage ended with a known error, which is raised again here.
+        RuntimeError: the stage ended in any other way.
+    """
+    from dvc.exceptions import ReproductionError
+    from dvc.repo import Repo
+
+    state = root / STATE
+    outcome.clear(state, name)
+    try:
+        with Repo(str(root), _wait_for_lock=True) as repo:
+            repo.reproduce(name, single_item=True, run_env=dict(environment))
+    except ReproductionError as error:
+        outcome.raise_if_failed(state, name)
+        note = outcome.outcome(state, name) or {}
+        raise RuntimeError(f"stage {name} failed: {note.get('error') or error.__cause__ or error}") from error
+    return outcome.outcome(state, name) is not None
+
+
+def changed(root: Path) -> dict[str, Any]:
+    """Return what ``dvc status`` would show: stage → what differs; empty when all is up to date."""
+    with _repository(root) as repo:
+        return dict(repo.status())
+
+
+def track(root: Path, path: str) -> None:
+    """Put ``path`` (a folder outside the graph) under DVC, as ``dvc add`` does."""
+    with _repository(root) as repo:
+        repo.add([str(root / path)])
+
+
+def restore_tracked(root: Path, path: str) -> None:
+    """Bring ``path`` to the version in its ``.dvc`` file, from the cache or the remote."""
+    with _repository(root) as repo:
+        repo.pull(targets=[f"{path}.dvc"], force=True)
+
+
+def copy_at(root: Path, commit: str, path: str, target: Path) -> bool:
+    """Copy ``path``, as it was versioned at ``commit``, to ``target``.
+
+    Returns:
+        Whether ``commit`` knows ``path``; where it does not, nothing is written.
+
+    Raises:
+        NightError: its content is neither in the cache nor in the remote.
+    """
+    with _repository(root, rev=commit) as repo:
+        files = repo.dvcfs
+        if not files.exists(path):
+            return False
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(target, ignore_errors=True)
+        try:
+            files.get(path, str(target), recursive=files.isdir(path))
+        except (FileNotFoundError, OSError) as error:
+            raise NightError(
+                one_line(f"{path} of commit {commit[:12]} must be in DVC's cache or remote, found neither: {error}")
+            ) from error
+    return True
+
+
+def push(root: Path) -> int:
+    """Push what the workspace's graph refers to, run cache included, to the default remote; return the files sent."""
+    with _repository(root) as repo:
+        return int(repo.push(run_cache=True))

@@ -1,0 +1,199 @@
+"""Opening and closing a night: what stands between the stages and last night's outputs.
+
+``night.yaml`` names the night and ``previous/`` holds what the last *closed*
+night left. A night is open once its tag ``night/ID/open`` exists and closed
+once ``night/ID/closed`` does; everything before a tag can be done again, so a
+crash anywhere leaves a night that the next run opens, resumes or closes.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from stillhouse.data.files import write_bytes, write_none
+from stillhouse.errors import NightError
+from stillhouse.params.base import read_yaml
+from stillhouse.params.document import load_document
+from stillhouse.runner.stage import STATE
+from stillhouse.tracking.registry import version_of
+from tasks import graph, versions
+from tasks.champion import champion_version, fetch_champion
+
+__all__ = ["Night", "Plan", "close_night", "closed_night", "current_open", "last_closed", "open_night", "read_night"]
+
+NIGHT_FILE = "night.yaml"
+PREVIOUS = "previous"
+#: What a closed night hands to the next, beside its students and the champion: name → path.
+_HANDED_ON = {"vocabulary": "data/vocabulary", "profile": "data/profile", "teacher": "models/teacher"}
+_STUDENTS = "models/students"
+_TAGGED = (NIGHT_FILE, "previous.dvc", versions.LOCK)
+
+
+@dataclass(frozen=True)
+class Night:
+    """One night, as ``night.yaml`` has it."""
+
+    id: str
+    as_of: str
+    """ISO time with its zone."""
+    source: Mapping[str, Any]
+    fingerprint: str
+    cold: bool
+    """Whether teacher and students start afresh."""
+    previous: str | None
+    """Id of the closed night that ``previous/`` was filled from."""
+    champion: int | None
+    """The version in ``previous/champion``, which the students are held against."""
+
+    def document(self) -> dict[str, Any]:
+        """Return the night as plain data for ``night.yaml``."""
+        return {key: getattr(self, key) for key in self.__dataclass_fields__}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run will do: open a night, go on with one, or nothing."""
+
+    action: Literal["open", "resume", "repeat", "nothing"]
+    """``repeat``: perform a closed night again."""
+    night: Night
+    champion_only: bool = False
+    """Open on the ``previous/`` that is there, with the champion alone refreshed."""
+    notes: tuple[str, ...] = field(default=())
+
+
+def read_night(root: Path) -> Night | None:
+    """Return the night in ``night.yaml``, or ``None`` where there is none."""
+    path = root / NIGHT_FILE
+    return Night(**read_yaml(path)) if path.exists() else None
+
+
+def closed_night(root: Path, night: str) -> Night:
+    """Return a closed night from its tag.
+
+    Raises:
+        NightError: no night of that id has closed.
+    """
+    commit = versions.tag_commit(root, night, versions.CLOSED)
+    if commit is None:
+        raise NightError(f"night {night} must be closed, found no tag night/{night}/closed")
+    return Night(**yaml.safe_load(versions.read_at(root, commit, NIGHT_FILE)))
+
+
+def last_closed(root: Path) -> Night | None:
+    """Return the closed night with the latest ``as_of``, or ``None``."""
+    closed = versions.nights(root, versions.CLOSED)
+    return closed_night(root, closed[-1]) if closed else None
+
+
+def current_open(root: Path) -> Night | None:
+    """Return the night that was opened and has not closed, or ``None``."""
+    night = read_night(root)
+    if night is None or versions.tag_commit(root, night.id, versions.CLOSED):
+        return None
+    return night if versions.tag_commit(root, night.id, versions.OPEN) else None
+
+
+def open_night(root: Path, plan: Plan) -> Night:
+    """Carry out ``plan`` up to the first stage: ``previous/``, ``night.yaml`` and the open tag.
+
+    An open night that goes on keeps its ``previous/``, unless another champion has come in
+    between: then that one is to be beaten. Done again after a crash, it ends in the same state.
+
+    Returns:
+        The night as it was opened.
+
+    Raises:
+        NightError: last night's outputs are neither in the cache nor in the remote.
+        RegistryError: the champion's files do not match the ledger.
+    """
+    night = plan.night
+    if plan.action in ("nothing", "repeat"):
+        return night
+    if plan.action == "open":
+        if plan.champion_only:
+            _restore_previous(root, night)
+        else:
+            _fill_previous(root, night)
+        night = _with_champion(root, night)
+    elif _other_champion(root, night):
+        night = _with_champion(root, night)
+    text = yaml.safe_dump(night.document(), sort_keys=True, allow_unicode=True)
+    write_bytes(root / NIGHT_FILE, text.encode())
+    versions.tag_night(root, night.id, versions.OPEN, f"Night {night.id}, opened", _TAGGED)
+    return night
+
+
+def _other_champion(root: Path, night: Night) -> bool:
+    """Say whether somebody else's student has become champion since ``night`` was opened."""
+    version = champion_version(root)
+    return version != night.champion and (version is None or version_of(root, version).night != night.id)
+
+
+def _with_champion(root: Path, night: Night) -> Night:
+    """Put the champion of this moment into ``previous/`` and track it."""
+    target = root / PREVIOUS / "champion"
+    shutil.rmtree(target, ignore_errors=True)
+    version = fetch_champion(root, target)
+    if version is None:
+        write_none(target)
+    graph.track(root, PREVIOUS)
+    return replace(night, champion=version)
+
+
+def _restore_previous(root: Path, night: Night) -> None:
+    """Bring back the ``previous/`` that the closed night of the same time had."""
+    day = night.id.partition(".")[0]
+    closed = [name for name in versions.nights(root, versions.CLOSED) if name.partition(".")[0] == day]
+    commit = versions.tag_commit(root, closed[-1], versions.CLOSED) or ""
+    write_bytes(root / "previous.dvc", versions.read_at(root, commit, "previous.dvc").encode())
+    graph.restore_tracked(root, PREVIOUS)
+
+
+def _fill_previous(root: Path, night: Night) -> None:
+    fresh = root / STATE / "previous.new"
+    shutil.rmtree(fresh, ignore_errors=True)
+    commit = versions.tag_commit(root, night.previous, versions.CLOSED) if night.previous else None
+    wanted = dict(_HANDED_ON)
+    _, plain = load_document(root / "params.yaml")
+    wanted |= {f"students/{name}": f"{_STUDENTS}/{name}" for name in plain["students"]}
+    for name, path in wanted.items():
+        weights = name == "teacher" or name.startswith("students/")
+        if not commit or (weights and night.cold) or not graph.copy_at(root, commit, path, fresh / name):
+            write_none(fresh / name)
+    shutil.rmtree(root / PREVIOUS, ignore_errors=True)
+    fresh.replace(root / PREVIOUS)
+
+
+def close_night(root: Path, night: Night, ledger_head: str | None) -> str:
+    """Close ``night``: its outputs go to the remote, its tag is made, resume state goes.
+
+    Args:
+        root: the workspace.
+        night: the night, all of whose stages are up to date.
+        ledger_head: hash of the ledger's last entry, anchored in the tag; ``None`` where it is empty.
+
+    Returns:
+        The commit of the closed tag.
+
+    Raises:
+        NightError: a stage is not up to date, or the remote cannot be written.
+    """
+    commit = versions.tag_commit(root, night.id, versions.CLOSED)
+    stale = sorted(graph.changed(root))
+    if stale:
+        raise NightError(
+            f"every stage must be up to date to close night {night.id}, found changed: {', '.join(stale)}; run it again"
+        )
+    if commit is None:
+        graph.push(root)
+        message = f"Night {night.id}, closed\n\nLedger-Head: {ledger_head or 'none'}"
+        commit = versions.tag_night(root, night.id, versions.CLOSED, message, _TAGGED)
+    shutil.rmtree(root / STATE / "resume", ignore_errors=True)
+    return commit

@@ -1,0 +1,89 @@
+"""Registering a night's students and writing the gate's decision into the ledger."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+
+from stillhouse.evaluate.gate import Verdict
+from stillhouse.lineage.entry import Entry
+from stillhouse.lineage.ledger import counting, following
+from stillhouse.lineage.projection import State
+from stillhouse.tracking import ledger_store
+from stillhouse.tracking import registry as versions_store
+from tasks.champion import repair
+from tasks.gate import Decision
+from tasks.night import Night
+from tasks.record import record_of
+
+__all__ = ["promote", "register"]
+
+
+def register(root: Path, night: Night, decision: Decision, run_id: str) -> dict[str, int]:
+    """Register every student of the night, those that failed too.
+
+    Done again, it finds what is there: a version is known by its package's hash and its night.
+
+    Returns:
+        Student → version.
+
+    Raises:
+        RegistryError: the registry refuses.
+    """
+    found: dict[str, int] = {}
+    for verdict in decision.verdicts:
+        name = verdict.student
+        record = record_of(root, night, name, decision)
+        found[name] = versions_store.register_student(
+            root,
+            root / "packages" / name,
+            night=night.id,
+            name=name,
+            digest=record.package,
+            statement=record.statement,
+            card=record.card,
+            metrics=record.metrics,
+            verdict="passed" if verdict.passed else "refused",
+            reason=verdict.reason,
+            histories=record.histories,
+            run_id=run_id,
+        )
+    return found
+
+
+def promote(root: Path, night: Night, decision: Decision, versions: dict[str, int]) -> State:
+    """Write what the gate decided into the ledger and make the aliases follow it.
+
+    A student that passed and was chosen becomes champion; one that failed is the challenger,
+    with the reason; another that passed is noted.
+
+    Returns:
+        What the ledger adds up to now.
+
+    Raises:
+        RegistryError: the ledger is not whole, or another champion came in between.
+    """
+    for verdict in decision.verdicts:
+        entry = _entry(root, night, decision, verdict, versions[verdict.student])
+        ledger_store.append(root, partial(following, entry), counting)
+    return repair(root)
+
+
+def _entry(root: Path, night: Night, decision: Decision, verdict: Verdict, version: int) -> Entry:
+    chosen = verdict.student == decision.chosen
+    info = versions_store.version_of(root, version)
+    return Entry(
+        kind="promoted" if chosen else "registered" if verdict.passed else "refused",
+        key=f"gate:{night.id}:{version}",
+        night=night.id,
+        version=version,
+        name=verdict.student,
+        package=info.package,
+        statement=info.statement,
+        verdict=decision.digest,
+        replaces=night.champion if chosen else None,
+        reason=verdict.reason,
+        actor="gate",
+        time=datetime.now(UTC).isoformat(timespec="seconds"),
+    )

@@ -1,0 +1,65 @@
+"""The champion, loaded to answer requests, and the histories that users of the workspace have."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from stillhouse.data.sequences import Sequences
+from stillhouse.data.vocabulary import Vocabulary
+from stillhouse.errors import ServingError
+from stillhouse.runner.stage import STATE
+from stillhouse.serve.student import Student
+from stillhouse.tracking.registry import version_of
+from tasks.champion import champion_version, fetch_champion
+
+__all__ = ["Champion", "history_of", "load_champion"]
+
+
+@dataclass(frozen=True)
+class Champion:
+    """The student in production."""
+
+    student: Student
+    label: str
+    """What to call it: version, name, night."""
+
+
+def load_champion(root: Path) -> Champion:
+    """Load the champion, its files checked against the ledger before they are opened.
+
+    Raises:
+        ServingError: there is no champion yet.
+        RegistryError: its files are not what the ledger names.
+    """
+    version = champion_version(root)
+    if version is None:
+        raise ServingError("a champion must be there to answer, found none: `stillhouse run` makes one")
+    info = version_of(root, version)
+    place = root / STATE / "serving" / info.package
+    if not place.exists():
+        fresh = place.with_name(f"{place.name}.new")
+        shutil.rmtree(fresh, ignore_errors=True)
+        fetch_champion(root, fresh)
+        fresh.replace(place)
+    student = Student.load(place, digest=info.package)
+    return Champion(student, f"student version {version} ({info.name} of night {info.night})")
+
+
+def history_of(root: Path, user: str) -> tuple[list[str], bool]:
+    """Return a user's history as item ids, oldest first, from the night's prepared data, and whether the user is known.
+
+    Raises:
+        ServingError: no night has prepared data here.
+    """
+    vocabulary, sequences = root / "data" / "vocabulary", root / "data" / "sequences"
+    if not (vocabulary.exists() and sequences.exists()):
+        raise ServingError("a user's history comes from prepared data, found none here: run a night, or give --items")
+    words = Vocabulary.load(vocabulary)
+    index = words.user_index(user)
+    if index < 0:
+        return [], False
+    events = Sequences.open(sequences)
+    length = int(events.offsets[index + 1] - events.offsets[index])
+    return [words.item_ids[item] for item in events.history(index, length)], True

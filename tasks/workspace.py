@@ -1,0 +1,113 @@
+"""One run at a time in a workspace, and nothing left behind by one that was killed."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import filelock
+import psutil
+
+from stillhouse.errors import NightError
+from stillhouse.runner.stage import STATE
+
+__all__ = ["TOKEN", "exclusive", "sweep"]
+
+#: Environment variable that marks every process that a run starts.
+TOKEN = "STILLHOUSE_RUN_TOKEN"  # noqa: S105  # a mark, not a secret
+
+_WATCH = """
+import os, select, sys
+from tasks.workspace import sweep
+try:
+    select.select([os.pidfd_open(int(sys.argv[1]))], [], [])
+except ProcessLookupError:
+    pass
+sweep(sys.argv[2])
+"""
+
+
+@contextlib.contextmanager
+def exclusive(root: Path) -> Iterator[None]:
+    """Hold the workspace for one run.
+
+    Processes of an earlier run that was killed are ended first. Should this
+    process be killed, a watcher ends everything that it had started.
+
+    Raises:
+        NightError: another run holds the workspace.
+    """
+    state = root / STATE
+    state.mkdir(exist_ok=True)
+    lock = filelock.FileLock(state / "run.lock", blocking=False)
+    note = state / "run.json"
+    try:
+        lock.acquire()
+    except filelock.Timeout:
+        raise NightError(
+            f"one night runs at a time in a workspace, found {_holder(note)} at work here: wait for it to end"
+        ) from None
+    try:
+        with contextlib.suppress(FileNotFoundError, ValueError, KeyError):
+            sweep(json.loads(note.read_text())["token"])
+        token = uuid.uuid4().hex
+        note.write_text(json.dumps({"pid": os.getpid(), "token": token}))
+        os.environ[TOKEN] = token
+        watcher = subprocess.Popen(
+            [sys.executable, "-c", _WATCH, str(os.getpid()), token],
+            cwd=Path(__file__).parent.parent,
+            env={key: value for key, value in os.environ.items() if key != TOKEN},
+            start_new_session=True,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        try:
+            yield
+        finally:
+            watcher.kill()
+            watcher.wait()
+            os.environ.pop(TOKEN, None)
+    finally:
+        lock.release()
+
+
+def _holder(note: Path) -> str:
+    try:
+        return f"process {json.loads(note.read_text())['pid']}"
+    except (FileNotFoundError, ValueError, KeyError):
+        return "another process"
+
+
+def sweep(token: str, patience: float = 10.0) -> None:
+    """Kill every process that carries ``token`` in its environment, and wait until it is gone.
+
+    Args:
+        token: the mark of an ended run.
+        patience: most seconds to wait for killed processes to leave.
+    """
+    deadline = time.monotonic() + patience
+    while time.monotonic() < deadline:
+        marked = [process for process in psutil.process_iter() if _carries(process, token)]
+        if not marked:
+            return
+        for process in marked:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        psutil.wait_procs(marked, timeout=0.5)
+
+
+def _carries(process: psutil.Process, token: str) -> bool:
+    if process.pid == os.getpid():
+        return False
+    try:
+        return process.status() != psutil.STATUS_ZOMBIE and process.environ().get(TOKEN) == token
+    except psutil.Error:
+        return False

@@ -1,0 +1,217 @@
+"""Each bad input ends the night with one clear line and exit code 2, and the champion stays what it was."""
+
+import json
+import os
+import shutil
+
+import filelock
+import numpy as np
+import pandas as pd
+import pytest
+from workspaces import TINY, Workspace, clone, make_workspace
+
+pytestmark = pytest.mark.slow
+
+FILE = {
+    **TINY,
+    "source.kind": "file",
+    "source.path": "events.csv",
+    "source.items_path": "items.csv",
+    "source.columns": {"user": "user", "item": "item", "timestamp": "time", "position": None, "rating": "rating", "event": None},
+    "source.item_columns": {"item": "item", "title": "title", "text": None, "category": None, "separator": "|"},
+    "students": {"gru": {"model": {"kind": "gru", "width": 8, "blocks": 1, "length": 10, "dropout": 0.1}}},
+}
+DAY = 86_400
+END = 1_772_323_200  # 2026-03-01T00:00:00Z
+
+
+def good():
+    """Sixty users who walk around a ring of forty items, twenty steps each, over twenty days."""
+    random = np.random.default_rng(5)
+    rows = []
+    for user in range(60):
+        place = int(random.integers(40))
+        for step in range(20):
+            place = (place + int(random.integers(1, 3))) % 40
+            rows.append((user, place, END - 20 * DAY + step * DAY + user * 60, float(random.integers(1, 6))))
+    return pd.DataFrame(rows, columns=["user", "item", "time", "rating"]).sort_values("time", kind="stable")
+
+
+def catalogue():
+    return pd.DataFrame({"item": range(40), "title": [f"Item {i}" for i in range(40)]})
+
+
+@pytest.fixture(scope="session")
+def on_a_file(tmp_path_factory, worker_id):
+    """A workspace in which one night on good CSV files has closed."""
+    shared = tmp_path_factory.getbasetemp() if worker_id == "master" else tmp_path_factory.getbasetemp().parent
+    root = shared / "on-a-file"
+    with filelock.FileLock(str(root) + ".lock"):
+        if not (shared / "on-a-file.ready").exists():
+            shutil.rmtree(root, ignore_errors=True)
+            workspace = make_workspace(root, FILE)
+            good().to_csv(root / "events.csv", index=False)
+            catalogue().to_csv(root / "items.csv", index=False)
+            workspace.run("run", "--as-of", "2026-03-01")
+            (shared / "on-a-file.ready").touch()
+    return Workspace(root.resolve())
+
+
+def table(change):
+    def write(root):
+        frame = good().astype(object)
+        change(frame)
+        frame.to_csv(root / "events.csv", index=False)
+
+    return write
+
+
+def text_where_numbers_belong(frame):
+    frame["rating"] = "lots"
+
+
+def null_ids(frame):
+    frame.loc[frame.index[::4], "user"] = None
+
+
+def future_timestamps(frame):
+    frame["time"] += 400 * DAY
+
+
+def millisecond_timestamps(frame):
+    frame["time"] *= 1000
+
+
+def every_row_a_duplicate(frame):
+    frame[["user", "item", "time"]] = [1, 2, END - DAY]
+
+
+def one_user(frame):
+    frame["user"] = 1
+    frame["time"] = range(END - len(frame), END)
+
+
+def one_item(frame):
+    frame["item"] = 1
+
+
+def nan_ratings(frame):
+    frame["rating"] = "NaN"
+
+
+def long_ids(frame):
+    frame["user"] = [f"{'x' * 10_000}{user}" for user in frame["user"]]
+
+
+def missing_column(root):
+    good().drop(columns="item").to_csv(root / "events.csv", index=False)
+
+
+def empty_file(root):
+    (root / "events.csv").write_bytes(b"")
+
+
+def header_alone(root):
+    good().iloc[:0].to_csv(root / "events.csv", index=False)
+
+
+def not_utf8(root):
+    (root / "events.csv").write_bytes(good().to_csv(index=False).encode() + "José,2,1771000000,3\n".encode("latin-1"))
+
+
+def items_that_lack(root):
+    good().to_csv(root / "events.csv", index=False)
+    catalogue().iloc[:5].to_csv(root / "items.csv", index=False)
+
+
+def gone(root):
+    (root / "events.csv").unlink()
+
+
+def half(root):
+    frame = good()
+    frame.iloc[: len(frame) // 2].to_csv(root / "events.csv", index=False)
+
+
+CASES = {
+    "a missing column": (missing_column, ["column", "item", "user"]),
+    "text where numbers belong": (table(text_where_numbers_belong), ["rating", "lots"]),
+    "an empty file": (empty_file, ["events.csv", "empty"]),
+    "a header alone": (header_alone, ["rows"]),
+    "null ids": (table(null_ids), ["user"]),
+    "future timestamps": (table(future_timestamps), ["as_of"]),
+    "millisecond timestamps": (table(millisecond_timestamps), ["millisecond"]),
+    "every row a duplicate": (table(every_row_a_duplicate), ["duplicate"]),
+    "one user": (table(one_user), ["user"]),
+    "one item": (table(one_item), ["item"]),
+    "NaN ratings": (table(nan_ratings), ["rating"]),
+    "an item table that lacks items": (items_that_lack, ["item"]),
+    "bytes that are not UTF-8": (not_utf8, ["UTF-8", "events.csv"]),
+    "ids of 10,000 characters": (table(long_ids), ["id", "10"]),
+    "a source that does not exist": (gone, ["events.csv"]),
+    "half the volume of last night": (half, ["600", "1,200"]),
+}
+
+
+def standing(workspace):
+    facts = json.loads(workspace.run("status", "--json").out)
+    return facts["champion"], facts["last_closed"], [tag for tag in workspace.tags() if tag.endswith("closed")]
+
+
+def refused(workspace, *arguments, words, **settings):
+    before = standing(workspace)
+    assert "version" in before[0]
+    night = workspace.run("run", *arguments, code=2, **settings)
+    lines = [line for line in night.err.splitlines() if line.startswith("stillhouse: ")]
+    assert len(lines) == 1, night.err
+    assert "Traceback" not in night.err
+    assert len(lines[0]) < 800
+    for word in words:
+        assert word.lower() in lines[0].lower(), lines[0]
+    assert standing(workspace) == before
+    return lines[0]
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_bad_input_is_refused_in_one_line_and_the_champion_stays(on_a_file, tmp_path, name):
+    workspace = clone(on_a_file, tmp_path / "workspace")
+    spoil, words = CASES[name]
+    spoil(workspace.root)
+    refused(workspace, "--as-of", "2026-03-02", words=words)
+
+
+def test_the_night_goes_on_when_the_input_is_mended(on_a_file, tmp_path):
+    workspace = clone(on_a_file, tmp_path / "workspace")
+    half(workspace.root)
+    refused(workspace, "--as-of", "2026-03-02", words=["600"])
+    frame = good()
+    later = frame.tail(60).assign(time=lambda rows: rows["time"] + DAY, item=lambda rows: (rows["item"] + 7) % 40)
+    pd.concat([frame, later]).to_csv(workspace.root / "events.csv", index=False)
+    workspace.run("run", "--as-of", "2026-03-02")
+    assert "night/2026-03-02/closed" in workspace.tags()
+
+
+SQL = {"source.kind": "sql", "source.query": "select * from events", "source.items_path": None}
+
+
+def test_a_database_that_is_down_is_named_without_its_password(on_a_file, tmp_path):
+    workspace = clone(on_a_file, tmp_path / "workspace")
+    workspace.set({**SQL, "source.url": "postgresql+psycopg://shop@127.0.0.1:1/shop"})
+    line = refused(workspace, "--as-of", "2026-03-02", words=["127.0.0.1", "database"], env={"PGPASSWORD": "hunter2"})
+    assert "hunter2" not in line
+
+
+def test_a_password_in_the_url_is_refused_and_never_shown_or_kept(on_a_file, tmp_path):
+    workspace = clone(on_a_file, tmp_path / "workspace")
+    workspace.set({**SQL, "source.url": None})
+    line = refused(
+        workspace, "--source", "postgresql+psycopg://shop:hunter2@127.0.0.1:1/shop", "--as-of", "2026-03-02", words=["password", "environment"]
+    )
+    assert "hunter2" not in line
+    kept = [
+        os.path.join(folder, name)
+        for folder, _, names in os.walk(workspace.root)
+        for name in names
+        if b"hunter2" in (open(os.path.join(folder, name), "rb").read())
+    ]
+    assert kept == []

@@ -1,0 +1,128 @@
+"""A night killed with SIGKILL goes on, loses nothing and registers nothing twice."""
+
+import contextlib
+import json
+import time
+
+import psutil
+import pytest
+import yaml
+
+pytestmark = pytest.mark.slow
+
+#: For each stage a setting whose change makes it run again on the template, its upstream being reused.
+TOUCH = {
+    "validate": {"validate.id_length": 250},
+    "admit": {"admit.max_quarantined": 0.051},
+    "prepare": {"prepare.window_days": 6},
+    "train_teacher": {"train_teacher.training.learning_rate": 0.0011},
+    "check_teacher": {"check_teacher.max_drop": 0.99},
+    "export_soft_targets": {"export_soft_targets.k": 40},
+    "train_student@gru": {"students.gru.model.dropout": 0.15},
+    "package@gru": {"package.parity_histories": 100},
+    "evaluate@gru": {"evaluate.short_history": 9},
+    "evaluate_champion": {"evaluate.short_history": 8},
+}
+
+
+def summary_of(workspace):
+    """What must not depend on how often a night was interrupted: the deterministic outputs' hashes."""
+    found = {}
+    for stage, entry in workspace.lock().items():
+        for out in entry["outs"]:
+            if not out["path"].startswith(("runs/", "timings/", "reports/data_docs")):
+                found[stage, out["path"]] = out["md5"]
+    return found
+
+
+def registry_of(workspace):
+    code = """
+import json
+from pathlib import Path
+from stillhouse.tracking.store import connect
+from stillhouse.tracking.ledger_store import read
+from stillhouse.lineage.ledger import verify_chain
+root = Path('.').resolve()
+versions = connect(root).client.search_model_versions("name = 'student'")
+entries = verify_chain(read(root))
+print(json.dumps([sorted((v.tags['night'], v.tags['student']) for v in versions), sorted(e.entry.key for e in entries)]))
+"""
+    done = workspace.python(code)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.strip().splitlines()[-1])
+
+
+def no_process_of(workspace):
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        left = []
+        for process in psutil.process_iter(["cmdline", "cwd", "environ"]):
+            with contextlib.suppress(psutil.Error):
+                if process.info["cwd"] == str(workspace.root) and "STILLHOUSE_RUN_TOKEN" in (process.info["environ"] or {}):
+                    left.append(process.info["cmdline"])
+        if not left:
+            return True
+        time.sleep(0.2)
+    return left
+
+
+@pytest.mark.parametrize("stage", TOUCH)
+def test_a_night_killed_in_a_stage_completes_on_the_next_run(closed, stage):
+    closed.set(TOUCH[stage])
+    before = registry_of(closed)
+    closed.kill_in(stage, "--force", after=0.3)
+    assert no_process_of(closed) is True
+    assert registry_of(closed) == before
+    night = yaml.safe_load((closed.root / "night.yaml").read_text())["id"]
+    assert night == "2026-03-02.2"
+    assert f"night/{night}/closed" not in closed.tags()
+    again = closed.run("run")
+    assert "goes on where it stopped" in again.err
+    assert f"night/{night}/closed" in closed.tags()
+    versions, keys = registry_of(closed)
+    assert len(versions) == len({tuple(version) for version in versions})
+    assert len(keys) == len(set(keys))
+    assert len(versions) == len(before[0]) + 2
+    assert "up to date" in closed.dvc("status").stdout
+
+
+def test_a_night_killed_while_it_ingests_completes_on_the_next_run(closed):
+    closed.kill_in("ingest", "--as-of", "2026-03-03", after=0.3)
+    closed.run("run")
+    assert "night/2026-03-03/closed" in closed.tags()
+
+
+def test_a_killed_night_ends_with_the_bytes_of_an_unbroken_one(closed, tmp_path):
+    from workspaces import clone
+
+    unbroken = clone(closed, tmp_path / "unbroken")
+    for workspace in (closed, unbroken):
+        workspace.set(TOUCH["train_teacher"])
+    unbroken.run("run", "--force")
+    closed.kill_in("train_teacher", "--force", after=2.5)
+    closed.run("run")
+    assert summary_of(closed) == summary_of(unbroken)
+
+
+@pytest.mark.parametrize("point", ["tasks.registry.register", "tasks.registry.promote", "tasks.night.close_night"])
+def test_a_night_killed_between_gate_and_close_completes_and_registers_nothing_twice(closed, point):
+    module, name = point.rsplit(".", 1)
+    closed.set(TOUCH["evaluate@gru"])
+    before = registry_of(closed)
+    killed = closed.python(
+        f"""
+import os, signal, sys, {module}
+sys.argv = ['stillhouse', 'run', '--force']
+real = {point}
+{point} = lambda *a, **k: os.kill(os.getpid(), signal.SIGKILL)
+from stillhouse.cli.main import main
+main()
+"""
+    )
+    assert killed.returncode == -9, killed.stderr
+    assert not [tag for tag in closed.tags() if tag == "night/2026-03-02.2/closed"]
+    closed.run("run")
+    versions, keys = registry_of(closed)
+    assert len(versions) == len(before[0]) + 2
+    assert len(keys) == len(set(keys))
+    assert "night/2026-03-02.2/closed" in closed.tags()

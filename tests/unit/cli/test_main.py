@@ -1,0 +1,36 @@
+"""The command line as a program."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+BIN = Path(sys.executable).parent / "stillhouse"
+
+
+def stillhouse(*arguments, cwd):
+    return subprocess.run([str(BIN), *arguments], cwd=cwd, capture_output=True, text=True)
+
+
+def test_help_names_every_command(tmp_path):
+    shown = stillhouse("--help", cwd=tmp_path).stdout
+    for command in ("run", "status", "stage", "recommend"):
+        assert f"  {command} " in shown
+
+
+def test_a_folder_that_is_no_workspace_is_one_line_and_exit_code_2(tmp_path):
+    done = stillhouse("run", cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert "params.yaml must exist" in done.stderr
+
+
+def test_a_misspelt_option_is_one_message_and_exit_code_2(tmp_path):
+    done = stillhouse("run", "--forse", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "--force" in done.stderr
+
+
+def test_a_path_without_its_argument_is_refused(tmp_path):
+    done = stillhouse("stage", "admit", "verdict", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "argument=path" in done.stderr

@@ -1,0 +1,77 @@
+"""The runner on a stage of real code: `admit`, which is quick and can refuse."""
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+from stillhouse.data.files import write_json
+from stillhouse.errors import DataError, ParamsError
+from stillhouse.runner import outcome
+from stillhouse.runner.closure import package_root
+from stillhouse.runner.stage import STATE, run_stage
+
+
+@pytest.fixture
+def workspace(tmp_path):
+    plain = yaml.safe_load((package_root().parent / "params.yaml").read_text())
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(plain))
+    return tmp_path
+
+
+def verdict(workspace, *, quarantined, passed=True):
+    rows = 100
+    value = {
+        "snapshot_rows": rows,
+        "accepted_rows": rows - quarantined,
+        "quarantined_rows": quarantined,
+        "reasons": {"user id missing": quarantined} if quarantined else {},
+        "examples": {},
+        "checks": [{"name": "ids", "level": "row", "reason": "user id missing", "value": quarantined, "passed": not quarantined, "text": f"user ids must be there, {quarantined} are missing"}],
+        "passed": passed,
+    }
+    write_json(workspace / "verdict.json", value)
+
+
+def paths(workspace, **more):
+    names = {"verdict": "verdict.json", "admitted": "out/admitted.json", "metrics": "m/admit.json", "run": "r/admit.json"}
+    return {key: workspace / name for key, name in {**names, **more}.items()}
+
+
+def test_a_stage_leaves_its_output_its_metrics_its_run_and_a_note_that_it_ran(workspace):
+    verdict(workspace, quarantined=1)
+    run_stage("admit", paths(workspace), workspace)
+    assert (workspace / "out/admitted.json").exists()
+    assert json.loads((workspace / "m/admit.json").read_text())["accepted_rows"] == 99
+    run = json.loads((workspace / "r/admit.json").read_text())
+    assert len(run["run_id"]) == 32
+    assert outcome.outcome(workspace / STATE, "admit")["error"] is None
+
+
+def test_a_known_error_crosses_the_process_boundary_with_its_class_and_line(workspace):
+    verdict(workspace, quarantined=90)
+    with pytest.raises(DataError) as caught:
+        run_stage("admit", paths(workspace), workspace)
+    with pytest.raises(DataError) as again:
+        outcome.raise_if_failed(workspace / STATE, "admit")
+    assert str(again.value) == str(caught.value)
+
+
+def test_a_failed_stage_leaves_no_metrics_of_an_earlier_run(workspace):
+    verdict(workspace, quarantined=1)
+    run_stage("admit", paths(workspace), workspace)
+    verdict(workspace, quarantined=90)
+    with pytest.raises(DataError):
+        run_stage("admit", paths(workspace), workspace)
+    assert not (workspace / "m/admit.json").exists()
+
+
+def test_a_wrong_set_of_paths_is_refused_by_name(workspace):
+    verdict(workspace, quarantined=1)
+    with pytest.raises(ParamsError, match="surplus: colour"):
+        run_stage("admit", paths(workspace, colour="red"), workspace)
+
+
+def test_an_unknown_stage_lists_the_close_ones(workspace):
+    with pytest.raises(ParamsError, match="did you mean admit"):
+        run_stage("admitt", {"metrics": Path("m"), "run": Path("r")}, workspace)
