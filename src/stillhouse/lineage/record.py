@@ -1,0 +1,155 @@
+"""The predicate of ``lineage.json``: everything that a student came from, gathered from plain data."""
+
+from __future__ import annotations
+
+import platform
+import sys
+from collections.abc import Mapping, Sequence
+from datetime import date
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from stillhouse.lineage.graph import find_output, stages_behind
+
+__all__ = ["environment", "gather"]
+
+#: Version of the predicate's layout.
+_FORMAT = 1
+
+#: Libraries whose version can change a number or a file.
+_LIBRARIES = (
+    "dvc", "great_expectations", "lightning-fabric", "mlflow", "numpy", "onnx", "onnxruntime", "onnxscript", "pandas",
+    "prefect", "pyarrow", "pydantic", "safetensors", "sqlalchemy", "stillhouse", "torch",
+)  # fmt: skip
+
+#: What an auditor asks for first: name → the stage that made it and the argument it made it as.
+_LINKS = {
+    "snapshot": ("ingest", "snapshot"),
+    "accepted": ("validate", "accepted"),
+    "quarantine": ("validate", "quarantine"),
+    "verdict": ("validate", "verdict"),
+    "vocabulary": ("prepare", "vocabulary"),
+    "sequences": ("prepare", "sequences"),
+    "teacher": ("train_teacher", "teacher"),
+    "soft_targets": ("export_soft_targets", "soft_targets"),
+    "checkpoint": ("train_student@{}", "student"),
+    "package": ("package@{}", "package"),
+}
+
+
+def gather(
+    *,
+    night: Mapping[str, Any],
+    tag: str,
+    commit: str,
+    lock: Mapping[str, Any],
+    student: str,
+    params: Mapping[str, Any],
+    verdict: Mapping[str, Any],
+    package: Mapping[str, Any],
+    package_digest: str,
+    gate: Mapping[str, Any],
+    metrics: Mapping[str, Any],
+    runs: Mapping[str, str],
+    ancestor: Mapping[str, Any] | None = None,
+    files: Mapping[str, Mapping[str, str]] | None = None,
+    also: Sequence[str] = ("evaluate_champion",),
+) -> dict[str, Any]:
+    """Return the predicate for one student; a function of its arguments and the environment alone.
+
+    Args:
+        night: ``night.yaml``.
+        tag: the git tag that holds the night's code, such as ``night/2026-03-12/open``.
+        commit: the commit that the tag names.
+        lock: ``dvc.lock``.
+        student: the student's name in ``params.yaml``.
+        params: the whole of ``params.yaml``.
+        verdict: the verdict on the data, ``reports/verdict.json``.
+        package: the package's ``package.json``.
+        package_digest: `stillhouse.data.files.sha256_tree` of the package.
+        gate: the gate's decision on this student, with each rule's value and limit.
+        metrics: what ``evaluate@NAME`` returned.
+        runs: stage → tracking run that made its outputs.
+        ancestor: the closed night that ``previous/`` was filled from: ``night``, ``tag``, ``commit``
+            and what else names it; ``None`` for a first night.
+        files: directory → file in it → MD5, for directories whose files an auditor looks for
+            one by one (the snapshot); DVC keeps the same list in its cache.
+        also: stages to record although the package does not rest on them; those not in the lock are left out.
+
+    Raises:
+        RegistryError: the lock lacks one of the student's stages.
+    """
+    held = lock.get("stages", {})
+    targets = [
+        f"package@{student}",
+        *(name for name in (f"evaluate@{student}", "check_teacher", *also) if name in held),
+    ]
+    stages, code = stages_behind(lock, targets, runs)
+    links = {name: find_output(stages, stage.format(student), argument) for name, (stage, argument) in _LINKS.items()}
+    predicate: dict[str, Any] = {
+        "format": _FORMAT,
+        "night": {**night, "tag": tag, "commit": commit},
+        "student": {"name": student, "package_digest": package_digest, "package": package, "metrics": metrics},
+        "links": {name: _named(link) for name, link in links.items() if link is not None},
+        "stages": stages,
+        "code": code,
+        "ancestor": ancestor,
+        "inherited": _inherited(stages),
+        "files": files or {},
+        "params": params,
+        "seeds": _seeds(stages, params),
+        "verdict": verdict,
+        "gate": gate,
+        "runs": runs,
+        "environment": environment(),
+    }
+    return {key: _plain(value) for key, value in predicate.items()}
+
+
+def _named(link: Mapping[str, Any]) -> dict[str, Any]:
+    return {"path": link["path"], "md5": link["md5"]}
+
+
+def _inherited(stages: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Return the inputs that no stage of this night made: what came from the night before, by path."""
+    made = {output["path"] for stage in stages for output in stage["outputs"]}
+    inputs = {one["path"]: _named(one) for stage in stages for one in stage["inputs"] if one["path"] not in made}
+    return dict(sorted(inputs.items()))
+
+
+def _seeds(stages: Sequence[Mapping[str, Any]], params: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the seed of each stage that has one, as the lock recorded it, and the gate's."""
+    seeds = {
+        stage["name"]: values["seed"]
+        for stage in stages
+        for values in stage["params"].values()
+        if isinstance(values, Mapping) and "seed" in values
+    }
+    gate = params.get("gate")
+    return seeds | ({"gate": gate["seed"]} if isinstance(gate, Mapping) and "seed" in gate else {})
+
+
+def environment() -> dict[str, Any]:
+    """Return interpreter, platform and the versions of the libraries that can change a number."""
+    found = {}
+    for name in _LIBRARIES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return {
+        "python": platform.python_version(),
+        "platform": f"{sys.platform}-{platform.machine()}",
+        "libraries": found,
+    }
+
+
+def _plain(value: Any) -> Any:
+    """Return ``value`` as JSON has it: dates as ISO text, tuples as lists, keys as text."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(inner) for inner in value]
+    if isinstance(value, date):
+        return value.isoformat()
+    return value

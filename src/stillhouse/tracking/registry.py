@@ -1,0 +1,302 @@
+"""The registered model ``student``: every student of every night is a version of it.
+
+A version is keyed by its package's hash and its night. Registering goes through
+steps (a logged model, its files, the version, the mark that it is whole); each
+looks first for what a killed attempt left behind, so that running it again ends
+with one version and one set of files.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from stillhouse.data.files import sha256_tree
+from stillhouse.errors import RegistryError, one_line
+from stillhouse.tracking.artifact import PACKAGE, STATEMENT, write_artifact
+from stillhouse.tracking.runs import log_model_metrics, quoted
+from stillhouse.tracking.store import Store, connect
+
+if TYPE_CHECKING:
+    from mlflow.entities import LoggedModel
+    from mlflow.entities.model_registry import ModelVersion
+
+__all__ = [
+    "STUDENT",
+    "VersionInfo",
+    "champion",
+    "download",
+    "read_statement",
+    "register_student",
+    "version_of",
+    "versions",
+]
+
+#: The registered model.
+STUDENT = "student"
+
+_WHOLE = "whole"  # the finishing tag
+_MODEL = "model_id"
+_PAGE = 1000
+
+
+@dataclass(frozen=True)
+class VersionInfo:
+    """One registered student."""
+
+    version: int
+    night: str
+    name: str
+    """The student's name in ``params.yaml``."""
+    package: str
+    """SHA-256 of the package (`stillhouse.data.files.sha256_tree`)."""
+    statement: str
+    """SHA-256 of ``lineage.json``."""
+    verdict: str
+    """The gate's: ``passed`` or ``refused``."""
+    reason: str
+    run_id: str
+    model_id: str
+    """MLflow's logged model."""
+    location: str
+    """Where the artifact's files are, as MLflow names it."""
+    created: int
+    """Milliseconds since the epoch."""
+    tags: Mapping[str, str] = field(default_factory=dict)
+
+
+def register_student(
+    workspace: Path,
+    package: Path,
+    *,
+    night: str,
+    name: str,
+    digest: str,
+    statement: bytes,
+    card: str,
+    metrics: Mapping[str, object],
+    verdict: str,
+    reason: str,
+    histories: Sequence[Sequence[str]],
+    run_id: str,
+) -> int:
+    """Return the version that holds ``package`` of ``night``, registered where it is not.
+
+    Args:
+        workspace: the folder of ``params.yaml``.
+        package: the package directory.
+        night: the night's id.
+        name: the student's name in ``params.yaml``.
+        digest: what `stillhouse.data.files.sha256_tree` gives for ``package``.
+        statement: ``lineage.json``, canonical bytes (`stillhouse.lineage.statement.canonical`).
+        card: the model card, Markdown; also the version's description.
+        metrics: nested or flat; kept with the logged model.
+        verdict: ``passed`` or ``refused``.
+        reason: the gate's, one line.
+        histories: a few histories of item ids, oldest first: the input example.
+        run_id: the run that the version belongs to (the night's).
+
+    Raises:
+        RegistryError: ``package`` is not what ``digest`` says.
+    """
+    if (found := sha256_tree(package)) != digest:
+        raise RegistryError(f"the package must hash to {digest[:12]}, found {found[:12]} ({package}): package it again")
+    store = connect(workspace)
+    key = {"package": digest, "night": night}
+    version = _only(store, key)
+    if version is None:
+        model = _ready_model(store, key)
+        if model is None:
+            artifact = partial(write_artifact, package=package, statement=statement, card=card, histories=histories)
+            model = _log_model(store, {**key, "student": name}, run_id, metrics, artifact)
+        facts = {"student": name, "verdict": verdict, "reason": reason, "statement": _sha256(statement)}
+        _create(store, model, {**key, **facts}, run_id, card)
+        version = _only(store, key)
+    if version is None:
+        raise RegistryError(
+            f"version of {name} ({night}) was deleted while it was registered (registered model {STUDENT})"
+        )
+    if version.tags.get(_WHOLE) != "true":
+        store.client.set_model_version_tag(STUDENT, str(version.version), _WHOLE, "true")
+    return int(version.version)
+
+
+def _only(store: Store, key: Mapping[str, str]) -> ModelVersion | None:
+    """Return the version of ``key``; of several, which two writers at once can make, the first, and delete the rest."""
+    found = _search(store, key)
+    for surplus in found[1:]:
+        store.client.delete_model_version(STUDENT, str(surplus.version))
+        if surplus.tags[_MODEL] != found[0].tags[_MODEL]:
+            store.client.delete_logged_model(surplus.tags[_MODEL])
+    return found[0] if found else None
+
+
+def _search(store: Store, key: Mapping[str, str]) -> list[ModelVersion]:
+    criterion = " and ".join([f"name = '{STUDENT}'", *(f"tags.{tag} = {quoted(value)}" for tag, value in key.items())])
+    found: list[ModelVersion] = []
+    token: str | None = None
+    while True:
+        page = store.client.search_model_versions(criterion, max_results=_PAGE, page_token=token)
+        found.extend(page)
+        token = page.token
+        if not token:
+            return sorted(found, key=lambda version: int(version.version))
+
+
+def _ready_model(store: Store, key: Mapping[str, str]) -> LoggedModel | None:
+    """Return the logged model that an earlier attempt finished; what one left half-made is deleted."""
+    criterion = " and ".join(f"tags.{tag} = {quoted(value)}" for tag, value in key.items())
+    ready = None
+    for model in store.client.search_logged_models([store.experiment_id], criterion):
+        if ready is None and str(model.status) == "READY":
+            ready = model
+        else:
+            store.client.delete_logged_model(model.model_id)
+    return ready
+
+
+def _log_model(
+    store: Store, tags: dict[str, str], run_id: str, metrics: Mapping[str, object], artifact: Callable[..., None]
+) -> LoggedModel:
+    from mlflow.models import Model
+
+    model = store.client.create_logged_model(
+        store.experiment_id, name=tags["student"], source_run_id=run_id, tags=tags, model_type="student"
+    )
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary) / "artifact"
+        artifact(folder, model=Model(model_id=model.model_id, run_id=run_id, artifact_path=model.artifact_location))
+        store.client.log_model_artifacts(model.model_id, str(folder))
+    log_model_metrics(store, run_id, model.model_id, metrics)
+    return store.client.finalize_logged_model(model.model_id, "READY")
+
+
+def _create(store: Store, model: LoggedModel, tags: dict[str, str], run_id: str, card: str) -> None:
+    from mlflow.exceptions import MlflowException
+
+    try:
+        store.client.create_registered_model(STUDENT, description="Students that Stillhouse distilled.")
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+    tags = {**tags, _MODEL: model.model_id}  # a version on SQL does not name its logged model by itself
+    store.client.create_model_version(
+        STUDENT, model.artifact_location, run_id, tags=tags, description=card, model_id=model.model_id
+    )
+
+
+def version_of(workspace: Path, version: int) -> VersionInfo:
+    """Return the registered student of that number.
+
+    Raises:
+        RegistryError: there is none.
+    """
+    store = connect(workspace)
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return _info(store.client.get_model_version(STUDENT, str(version)))
+    except MlflowException as error:
+        if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            raise
+        known = ", ".join(str(info.version) for info in versions(workspace)[-10:]) or "none"
+        raise RegistryError(
+            f"version must be one of {known}; got {version} (registered model {STUDENT} at {store.tracking.shown})"
+        ) from None
+
+
+def versions(workspace: Path, night: str | None = None) -> list[VersionInfo]:
+    """Return all registered students, or those of one night, in the order of their numbers."""
+    found = _search(connect(workspace), {} if night is None else {"night": night})
+    return [_info(version) for version in found]
+
+
+def champion(workspace: Path) -> VersionInfo | None:
+    """Return the version that the alias ``champion`` names, or ``None`` where there is none.
+
+    The alias is a projection; who must be sure asks the ledger.
+    """
+    client = connect(workspace).client
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return _info(client.get_model_version_by_alias(STUDENT, "champion"))
+    except MlflowException as error:
+        if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            return None
+        raise
+
+
+def download(workspace: Path, version: int, destination: Path) -> Path:
+    """Copy the package of ``version`` to ``destination``, which must not exist, and return it.
+
+    Raises:
+        RegistryError: there is no such version, its files are gone, or they do not hash to what was registered.
+    """
+    info = version_of(workspace, version)
+    with tempfile.TemporaryDirectory() as temporary:
+        found = _fetch(workspace, info, PACKAGE, Path(temporary))
+        actual = sha256_tree(found)
+        if actual != info.package:
+            raise RegistryError(
+                f"the package of version {version} must hash to {info.package[:12]}, found {actual[:12]} "
+                f"({info.location}): its files were altered; restore them from a backup"
+            )
+        destination.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copytree(found, destination, copy_function=shutil.copyfile)
+    return destination
+
+
+def read_statement(workspace: Path, version: int) -> bytes:
+    """Return the bytes of ``lineage.json`` of ``version``.
+
+    Raises:
+        RegistryError: there is no such version, or the file is not what was registered.
+    """
+    info = version_of(workspace, version)
+    with tempfile.TemporaryDirectory() as temporary:
+        data = _fetch(workspace, info, STATEMENT, Path(temporary)).read_bytes()
+    if _sha256(data) != info.statement:
+        raise RegistryError(
+            f"{STATEMENT} of version {version} must hash to {info.statement[:12]}, found {_sha256(data)[:12]} "
+            f"({info.location}): it was altered; restore it from a backup"
+        )
+    return data
+
+
+def _fetch(workspace: Path, info: VersionInfo, path: str, folder: Path) -> Path:
+    from mlflow.artifacts import download_artifacts
+    from mlflow.exceptions import MlflowException
+
+    uri = f"{info.location.rstrip('/')}/{path}"
+    try:
+        return Path(download_artifacts(uri, dst_path=str(folder), tracking_uri=connect(workspace).tracking.uri))
+    except (MlflowException, OSError) as error:
+        raise RegistryError(
+            one_line(f"the files of version {info.version} must be there, got: {error} ({uri})")
+        ) from None
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def _info(version: ModelVersion) -> VersionInfo:
+    tags = dict(version.tags)
+    known = {name: tags.get(name, "") for name in ("night", "package", "statement", "verdict", "reason")}
+    return VersionInfo(
+        version=int(version.version),
+        name=tags.get("student", ""),
+        run_id=version.run_id or "",
+        model_id=tags.get(_MODEL, ""),
+        location=version.source or "",
+        created=int(version.creation_timestamp or 0),
+        tags=tags,
+        **known,
+    )

@@ -1,0 +1,273 @@
+"""Runs: one parent a night, one child a stage; everything is written in batches."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import tempfile
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from stillhouse.errors import RegistryError, one_line
+from stillhouse.tracking.store import Store, connect
+
+if TYPE_CHECKING:
+    from mlflow.entities import Metric
+
+__all__ = [
+    "StageRun",
+    "finish_night_run",
+    "flatten",
+    "log_dict",
+    "log_files",
+    "log_model_metrics",
+    "open_night_run",
+    "quoted",
+    "safe_name",
+    "stage_run",
+    "tag_reused",
+]
+
+_NIGHT, _KIND, _STAGE, _ERROR = "night", "kind", "stage", "error"
+_PARENT, _NAME = "mlflow.parentRunId", "mlflow.runName"
+_METRICS_A_CALL, _PARAMS_A_CALL, _LONGEST = 1000, 100, 5000
+_UNSAFE = re.compile(r"[^\w\-. /]", re.ASCII)
+
+
+def safe_name(name: str) -> str:
+    """Return ``name`` as MLflow takes it for a metric, a param or a tag's key.
+
+    >>> safe_name("stage.train_student@gru.run_id")
+    'stage.train_student.gru.run_id'
+    """
+    return _UNSAFE.sub("_", name.replace("@", "."))
+
+
+def quoted(value: str) -> str:
+    """Return ``value`` as a literal of MLflow's search language.
+
+    Raises:
+        RegistryError: it holds a quote, which that language cannot escape.
+
+    >>> quoted("2026-01-01")
+    "'2026-01-01'"
+    """
+    if "'" in value or "\\" in value:
+        raise RegistryError(f"a name in the registry must hold no quote and no backslash, got {value!r}")
+    return f"'{value}'"
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return nested mappings as one, with dotted keys; lists become JSON.
+
+    >>> flatten({"a": {"b": 1, "c": None}, "d": [1, 2]})
+    {'a.b': 1, 'a.c': None, 'd': '[1, 2]'}
+    """
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, Mapping):
+            flat.update(flatten(value, f"{name}."))
+        else:
+            flat[name] = json.dumps(value) if isinstance(value, (list, tuple)) else value
+    return flat
+
+
+def open_night_run(workspace: Path, night_id: str, tags: Mapping[str, str] | None = None) -> str:
+    """Return the run of the night ``night_id``, made where there is none.
+
+    A night that is taken up again finds its run again and sets it running.
+
+    Args:
+        workspace: the folder of ``params.yaml``.
+        night_id: the night's id, such as ``2026-03-12T00-00-00Z``.
+        tags: further tags, written over at each call.
+    """
+    store = connect(workspace)
+    criterion = f"tags.{_NIGHT} = {quoted(night_id)} and tags.{_KIND} = 'night'"
+    found = store.client.search_runs([store.experiment_id], criterion, order_by=["attributes.start_time ASC"])
+    if found:
+        run_id = str(found[0].info.run_id)
+        store.client.update_run(run_id, status="RUNNING")
+        _log(store, run_id, tags=tags or {})
+        return run_id
+    own = {_NIGHT: night_id, _KIND: "night", _NAME: f"night {night_id}"}
+    run = store.client.create_run(store.experiment_id, tags={**_tags(tags or {}), **own})
+    return str(run.info.run_id)
+
+
+def finish_night_run(
+    workspace: Path,
+    run_id: str,
+    status: str,
+    metrics: Mapping[str, Any] | None = None,
+    tags: Mapping[str, str] | None = None,
+) -> None:
+    """Close the night's run.
+
+    Args:
+        workspace: the folder of ``params.yaml``.
+        run_id: from `open_night_run`.
+        status: ``FINISHED``, ``FAILED`` or ``KILLED``.
+        metrics: the night's figures, nested or flat; what is no number is left out.
+        tags: such as the verdict and the champion.
+    """
+    store = connect(workspace)
+    _log(store, run_id, metrics=_numbers(metrics or {}, 0), tags=tags or {})
+    store.client.set_terminated(run_id, status)
+
+
+def tag_reused(workspace: Path, parent_run_id: str, runs: Mapping[str, str]) -> None:
+    """Name on the night's run the runs that made the outputs of its stages.
+
+    Args:
+        workspace: the folder of ``params.yaml``.
+        parent_run_id: from `open_night_run`.
+        runs: stage → run id; kept as the tag ``stage.NAME.run_id`` (``@`` becomes a dot).
+    """
+    store = connect(workspace)
+    _log(store, parent_run_id, tags={f"stage.{stage}.run_id": run for stage, run in runs.items()})
+
+
+def log_files(workspace: Path, run_id: str, path: Path, folder: str | None = None) -> None:
+    """Keep the file or directory ``path`` with the run, below ``folder``."""
+    client = connect(workspace).client
+    if path.is_dir():
+        client.log_artifacts(run_id, str(path), folder)
+    else:
+        client.log_artifact(run_id, str(path), folder)
+
+
+def log_dict(workspace: Path, run_id: str, value: Any, name: str) -> None:
+    """Keep ``value`` with the run as the JSON file ``name`` (which may hold folders)."""
+    folder, _, base = name.rpartition("/")
+    with tempfile.TemporaryDirectory() as temporary:
+        path = Path(temporary) / base
+        path.write_text(json.dumps(value, sort_keys=True, indent=1) + "\n", encoding="utf-8")
+        log_files(workspace, run_id, path, folder or None)
+
+
+class StageRun:
+    """The open run of one stage."""
+
+    def __init__(self, store: Store, run_id: str) -> None:
+        self._store = store
+        self.run_id = run_id
+        """MLflow's id of the run."""
+
+    def log(self, series: Iterable[tuple[int, Mapping[str, float]]], values: Mapping[str, Any]) -> None:
+        """Write all of a stage's metrics in as few calls as MLflow allows.
+
+        Args:
+            series: (step, name → number) as the stage reported them.
+            values: what the stage returned, nested or flat; what is no number is left out.
+        """
+        metrics = [metric for step, reported in series for metric in _numbers(reported, step)]
+        _log(self._store, self.run_id, metrics=[*metrics, *_numbers(values, 0)])
+
+    def tag(self, tags: Mapping[str, str]) -> None:
+        """Write ``tags`` on the run."""
+        _log(self._store, self.run_id, tags=tags)
+
+
+@contextmanager
+def stage_run(
+    workspace: Path,
+    parent_run_id: str | None,
+    stage: str,
+    params: Mapping[str, Any],
+    *,
+    night: str | None = None,
+    inputs: Mapping[str, str] | None = None,
+) -> Iterator[StageRun]:
+    """Open a run named after the stage for as long as the block lasts.
+
+    It ends FINISHED, FAILED with the error's line as the tag ``error``, or
+    KILLED where the process is told to stop. A run of the same stage and
+    parent that a killed process left open is closed as KILLED first.
+
+    Args:
+        workspace: the folder of ``params.yaml``.
+        parent_run_id: the night's run; ``None`` when a stage runs alone, as under ``dvc repro``.
+        stage: the stage's name, with ``@INSTANCE`` where it has one.
+        params: the stage's settings, nested or flat.
+        night: the night's id, kept as a tag.
+        inputs: input path → content hash, kept as a tag.
+    """
+    store = connect(workspace)
+    tags = {_STAGE: stage, _KIND: "stage", _NAME: stage}
+    if parent_run_id is not None:
+        _close_killed(store, parent_run_id, stage)
+        tags[_PARENT] = parent_run_id
+        night = night or store.client.get_run(parent_run_id).data.tags.get(_NIGHT)
+    if night is not None:
+        tags[_NIGHT] = night
+    if inputs is not None:
+        tags["inputs"] = json.dumps(inputs, sort_keys=True)
+    run_id = str(store.client.create_run(store.experiment_id, tags=_tags(tags)).info.run_id)
+    run = StageRun(store, run_id)
+    status = "FAILED"
+    try:
+        _log(store, run_id, params=params)
+        yield run
+        status = "FINISHED"
+    except Exception as error:
+        run.tag({_ERROR: one_line(f"{type(error).__name__}: {error}")})
+        raise
+    except BaseException:
+        status = "KILLED"
+        raise
+    finally:
+        store.client.set_terminated(run_id, status)
+
+
+def _close_killed(store: Store, parent_run_id: str, stage: str) -> None:
+    criterion = f"tags.`{_PARENT}` = {quoted(parent_run_id)} and tags.{_STAGE} = {quoted(stage)}"
+    for run in store.client.search_runs([store.experiment_id], f"{criterion} and attributes.status = 'RUNNING'"):
+        store.client.set_terminated(run.info.run_id, "KILLED")
+
+
+def _numbers(values: Mapping[str, Any], step: int) -> list[Metric]:
+    from mlflow.entities import Metric
+
+    now = int(time.time() * 1000)
+    return [
+        Metric(safe_name(name), float(value), now, step)
+        for name, value in flatten(values).items()
+        if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    ]
+
+
+def _tags(tags: Mapping[str, str]) -> dict[str, str]:
+    return {safe_name(key): str(value)[:_LONGEST] for key, value in tags.items()}
+
+
+def _log(
+    store: Store,
+    run_id: str,
+    *,
+    metrics: Sequence[Metric] = (),
+    params: Mapping[str, Any] | None = None,
+    tags: Mapping[str, str] | None = None,
+) -> None:
+    from mlflow.entities import Param, RunTag
+
+    flat = [Param(safe_name(key), str(value)[:_LONGEST]) for key, value in flatten(params or {}).items()]
+    marks = [RunTag(key, value) for key, value in _tags(tags or {}).items()]
+    for start in range(0, max(len(flat), len(marks)), _PARAMS_A_CALL):
+        window = slice(start, start + _PARAMS_A_CALL)
+        store.client.log_batch(run_id, params=flat[window], tags=marks[window])
+    for start in range(0, len(metrics), _METRICS_A_CALL):
+        store.client.log_batch(run_id, metrics=metrics[start : start + _METRICS_A_CALL])
+
+
+def log_model_metrics(store: Store, run_id: str, model_id: str, values: Mapping[str, Any]) -> None:
+    """Write ``values`` on the logged model ``model_id``, as figures of the run ``run_id``."""
+    from mlflow.entities import Metric
+
+    metrics = [Metric(one.key, one.value, one.timestamp, 0, model_id=model_id) for one in _numbers(values, 0)]
+    _log(store, run_id, metrics=metrics)

@@ -1,0 +1,123 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from stillhouse.errors import DataError, RegistryError
+from stillhouse.tracking import runs
+
+
+def test_a_night_has_one_run_however_often_it_is_opened(workspace, client):
+    first = runs.open_night_run(workspace, "2026-03-12", {"as_of": "2026-03-12T00:00:00+00:00"})
+    runs.finish_night_run(workspace, first, "FAILED")
+    assert runs.open_night_run(workspace, "2026-03-12", {"attempt": "2"}) == first
+    run = client.get_run(first)
+    assert run.info.status == "RUNNING"
+    assert run.info.run_name == "night 2026-03-12"
+    assert (run.data.tags["as_of"], run.data.tags["attempt"]) == ("2026-03-12T00:00:00+00:00", "2")
+    assert runs.open_night_run(workspace, "2026-03-13") != first
+
+
+def test_a_stage_is_a_child_that_holds_params_and_metrics(workspace, client):
+    night = runs.open_night_run(workspace, "2026-03-12")
+    params = {"training": {"epochs": 3, "ks": [1, 10]}, "seed": 7, "path": None}
+    with runs.stage_run(workspace, night, "train_student@gru", params, inputs={"data/sequences": "abc.dir"}) as run:
+        run.log(
+            [(0, {"loss": 2.0}), (1, {"loss": 1.5, "ndcg@10": 0.1})],
+            {"leave_one_out": {"ndcg_at_10": 0.2}, "note": "x"},
+        )
+    found = client.get_run(run.run_id)
+    assert found.info.status == "FINISHED"
+    assert found.info.run_name == "train_student@gru"
+    tags = found.data.tags
+    assert (tags["stage"], tags["night"], tags["mlflow.parentRunId"]) == ("train_student@gru", "2026-03-12", night)
+    assert json.loads(tags["inputs"]) == {"data/sequences": "abc.dir"}
+    assert found.data.params == {"training.epochs": "3", "training.ks": "[1, 10]", "seed": "7", "path": "None"}
+    assert found.data.metrics == {"loss": 1.5, "ndcg.10": 0.1, "leave_one_out.ndcg_at_10": 0.2}
+    assert [point.value for point in client.get_metric_history(run.run_id, "loss")] == [2.0, 1.5]
+
+
+def test_metrics_of_a_stage_are_written_in_one_call(workspace, monkeypatch):
+    from mlflow import MlflowClient
+
+    calls = []
+    plain = MlflowClient.log_batch
+    monkeypatch.setattr(
+        MlflowClient, "log_batch", lambda self, *a, **k: calls.append(len(k.get("metrics", ()))) or plain(self, *a, **k)
+    )
+    with runs.stage_run(workspace, None, "prepare", {}) as run:
+        run.log([(step, {"loss": 1.0, "norm": 2.0}) for step in range(400)], {"rows": 3})
+    assert calls == [801]
+
+
+def test_more_than_a_call_takes_is_split(workspace, client):
+    with runs.stage_run(workspace, None, "prepare", {f"p{i}": i for i in range(230)}) as run:
+        run.log([(step, {"loss": 1.0}) for step in range(1200)], {})
+    assert len(client.get_run(run.run_id).data.params) == 230
+    assert len(client.get_metric_history(run.run_id, "loss")) == 1200
+
+
+def test_what_is_no_finite_number_is_no_metric():
+    values = {"a": 1, "b": float("nan"), "c": True, "d": None, "e": "x", "f": {"g": 2.5}}
+    assert {one.key: one.value for one in runs._numbers(values, 0)} == {"a": 1.0, "f.g": 2.5}
+
+
+def test_a_stage_without_a_night_stands_alone(workspace, client):
+    with runs.stage_run(workspace, None, "prepare", {}) as run:
+        pass
+    assert "mlflow.parentRunId" not in client.get_run(run.run_id).data.tags
+
+
+def test_a_stage_that_raises_leaves_a_failed_run_with_its_line(workspace, client):
+    with pytest.raises(DataError), runs.stage_run(workspace, None, "admit", {}) as run:
+        raise DataError("too many bad rows,\n 12 %")
+    found = client.get_run(run.run_id)
+    assert (found.info.status, found.data.tags["error"]) == ("FAILED", "DataError: too many bad rows, 12 %")
+
+
+def test_a_stage_that_is_told_to_stop_leaves_a_killed_run(workspace, client):
+    with pytest.raises(KeyboardInterrupt), runs.stage_run(workspace, None, "admit", {}) as run:
+        raise KeyboardInterrupt
+    assert client.get_run(run.run_id).info.status == "KILLED"
+
+
+def test_a_run_that_a_killed_process_left_open_is_closed_by_the_next_attempt(workspace, client):
+    night = runs.open_night_run(workspace, "2026-03-12")
+    left = runs.stage_run(workspace, night, "prepare", {})
+    other = runs.stage_run(workspace, night, "validate", {})
+    killed, busy = left.__enter__(), other.__enter__()
+    with runs.stage_run(workspace, night, "prepare", {}):
+        pass
+    assert client.get_run(killed.run_id).info.status == "KILLED"
+    assert client.get_run(busy.run_id).info.status == "RUNNING", "another stage's run is none of its business"
+
+
+def test_the_night_names_the_runs_of_reused_stages(workspace, client):
+    night = runs.open_night_run(workspace, "2026-03-12")
+    runs.tag_reused(workspace, night, {"prepare": "r1", "train_student@gru": "r2"})
+    tags = client.get_run(night).data.tags
+    assert (tags["stage.prepare.run_id"], tags["stage.train_student.gru.run_id"]) == ("r1", "r2")
+
+
+def test_a_finished_night_holds_its_figures(workspace, client):
+    night = runs.open_night_run(workspace, "2026-03-12")
+    runs.finish_night_run(workspace, night, "FINISHED", {"gru": {"ndcg_at_10": 0.5}}, {"champion": "3"})
+    run = client.get_run(night)
+    assert (run.info.status, run.data.metrics, run.data.tags["champion"]) == ("FINISHED", {"gru.ndcg_at_10": 0.5}, "3")
+
+
+def test_files_and_values_are_kept_with_the_run(workspace, client, tmp_path):
+    night = runs.open_night_run(workspace, "2026-03-12")
+    report = tmp_path / "report"
+    report.mkdir()
+    (report / "index.html").write_text("<p>")
+    runs.log_files(workspace, night, report, "data_docs")
+    runs.log_dict(workspace, night, {"b": 1, "a": 2}, "gate/decision.json")
+    assert [one.path for one in client.list_artifacts(night, "data_docs")] == ["data_docs/index.html"]
+    path = client.download_artifacts(night, "gate/decision.json", str(tmp_path))
+    assert Path(path).read_text() == '{\n "a": 2,\n "b": 1\n}\n'
+
+
+def test_a_name_with_a_quote_is_refused(workspace):
+    with pytest.raises(RegistryError, match="must hold no quote"):
+        runs.open_night_run(workspace, "x' or '1'='1")
