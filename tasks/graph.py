@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -13,7 +14,7 @@ from stillhouse.errors import NightError, StillhouseError, one_line
 from stillhouse.runner import outcome
 from stillhouse.runner.stage import STATE
 
-__all__ = ["Stage", "bring_up_to_date", "changed", "copy_at", "push", "read_graph", "restore_tracked", "track"]
+__all__ = ["Stage", "bring_up_to_date", "changed", "copy_at", "hush", "push", "read_graph", "restore_tracked", "track"]
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,13 @@ def _repository(root: Path, **settings: Any) -> Iterator[Any]:
         raise
     except DvcException as error:
         raise NightError(one_line(f"DVC must be able to work in {root.name}, it said: {error}")) from error
+
+
+def hush() -> None:
+    """Keep DVC's own messages to warnings; importing it sets them louder."""
+    import dvc.logger  # noqa: F401  # sets its level as it is imported
+
+    logging.getLogger("dvc").setLevel(logging.WARNING)
 
 
 def read_graph(root: Path) -> list[Stage]:

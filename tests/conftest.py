@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from itertools import chain
@@ -14,6 +15,9 @@ import pytest
 from stillhouse.data.files import write_json, write_parquet
 from stillhouse.data.sequences import Sequences
 from stillhouse.data.vocabulary import Vocabulary
+
+# As the runner sets it: two test processes on two cores must not spin against each other.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 #: Events of a made time window are later than this; those before are their positions.
 _WINDOW_START = 1_000_000

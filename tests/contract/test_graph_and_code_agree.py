@@ -5,6 +5,7 @@ import re
 
 import pytest
 import yaml
+
 from stillhouse.params.document import STAGE_PARAMS
 from stillhouse.runner.closure import import_closure, package_root
 from stillhouse.runner.stage import load_stage
@@ -45,7 +46,9 @@ def test_command_names_every_path_of_the_stage_and_no_other(stage):
     name, given = bindings(stage)
     assert name == (f"{stage}@${{key}}" if "foreach" in GRAPH[stage] else stage)
     node = definition(stage)
-    declared = {dep for dep in node["deps"] if not dep.endswith(".py")} | paths_of(node["outs"]) | paths_of(node["metrics"])
+    declared = (
+        {dep for dep in node["deps"] if not dep.endswith(".py")} | paths_of(node["outs"]) | paths_of(node["metrics"])
+    )
     assert set(given.values()) == declared
 
 

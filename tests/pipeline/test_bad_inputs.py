@@ -17,7 +17,14 @@ FILE = {
     "source.kind": "file",
     "source.path": "events.csv",
     "source.items_path": "items.csv",
-    "source.columns": {"user": "user", "item": "item", "timestamp": "time", "position": None, "rating": "rating", "event": None},
+    "source.columns": {
+        "user": "user",
+        "item": "item",
+        "timestamp": "time",
+        "position": None,
+        "rating": "rating",
+        "event": None,
+    },
     "source.item_columns": {"item": "item", "title": "title", "text": None, "category": None, "separator": "|"},
     "students": {"gru": {"model": {"kind": "gru", "width": 8, "blocks": 1, "length": 10, "dropout": 0.1}}},
 }
@@ -205,7 +212,12 @@ def test_a_password_in_the_url_is_refused_and_never_shown_or_kept(on_a_file, tmp
     workspace = clone(on_a_file, tmp_path / "workspace")
     workspace.set({**SQL, "source.url": None})
     line = refused(
-        workspace, "--source", "postgresql+psycopg://shop:hunter2@127.0.0.1:1/shop", "--as-of", "2026-03-02", words=["password", "environment"]
+        workspace,
+        "--source",
+        "postgresql+psycopg://shop:hunter2@127.0.0.1:1/shop",
+        "--as-of",
+        "2026-03-02",
+        words=["password", "environment"],
     )
     assert "hunter2" not in line
     kept = [

@@ -58,7 +58,9 @@ def no_process_of(workspace):
         left = []
         for process in psutil.process_iter(["cmdline", "cwd", "environ"]):
             with contextlib.suppress(psutil.Error):
-                if process.info["cwd"] == str(workspace.root) and "STILLHOUSE_RUN_TOKEN" in (process.info["environ"] or {}):
+                if process.info["cwd"] == str(workspace.root) and "STILLHOUSE_RUN_TOKEN" in (
+                    process.info["environ"] or {}
+                ):
                     left.append(process.info["cmdline"])
         if not left:
             return True

@@ -9,7 +9,18 @@ pytestmark = pytest.mark.slow
 
 
 def test_a_night_ends_with_its_table(first_table):
-    for word in ("train_teacher", "evaluate@gru", "ran", "teacher", "champion", "NDCG@10", "p99", "Gate", "mlflow ui", "prefect server"):
+    for word in (
+        "train_teacher",
+        "evaluate@gru",
+        "ran",
+        "teacher",
+        "champion",
+        "NDCG@10",
+        "p99",
+        "Gate",
+        "mlflow ui",
+        "prefect server",
+    ):
         assert word in first_table, word
 
 
@@ -60,10 +71,16 @@ def test_the_next_day_starts_from_last_night(closed):
     second = closed.run("run", "--as-of", "2026-03-03")
     assert "night 2026-03-03" in second.out.lower()
     assert json.loads((closed.root / "models" / "teacher" / "model.json").read_text())["warm"] is True
-    night = closed.python("from tasks.night import read_night; from pathlib import Path; n = read_night(Path('.')); print(n.previous, n.cold)")
+    night = closed.python(
+        "from tasks.night import read_night; from pathlib import Path; n = read_night(Path('.')); print(n.previous, n.cold)"
+    )
     assert night.stdout.split() == ["2026-03-02", "False"]
     first, second_vocabulary = (
-        json.loads(path.read_text()) for path in (closed.root / "previous/vocabulary/vocabulary.json", closed.root / "data/vocabulary/vocabulary.json")
+        json.loads(path.read_text())
+        for path in (
+            closed.root / "previous/vocabulary/vocabulary.json",
+            closed.root / "data/vocabulary/vocabulary.json",
+        )
     )
     assert second_vocabulary["n_users"] >= first["n_users"]
     assert closed.tags()[-2:] == ["night/2026-03-03/closed", "night/2026-03-03/open"]
@@ -88,11 +105,16 @@ def test_tags_leave_branch_and_index_alone_and_hold_the_dirty_code(closed):
     after = subprocess.run(["git", "status", "--porcelain"], cwd=closed.root, capture_output=True, text=True).stdout
     assert after == before
     held = subprocess.run(
-        ["git", "ls-tree", "-r", "--name-only", "night/2026-03-03/closed"], cwd=closed.root, capture_output=True, text=True
+        ["git", "ls-tree", "-r", "--name-only", "night/2026-03-03/closed"],
+        cwd=closed.root,
+        capture_output=True,
+        text=True,
     ).stdout.split()
     assert {"night.yaml", "dvc.lock", "previous.dvc", "src/stillhouse/extra.py"} <= set(held)
     assert "README.md" not in held
-    shown = subprocess.run(["git", "show", "night/2026-03-03/closed:params.yaml"], cwd=closed.root, capture_output=True, text=True).stdout
+    shown = subprocess.run(
+        ["git", "show", "night/2026-03-03/closed:params.yaml"], cwd=closed.root, capture_output=True, text=True
+    ).stdout
     assert "seed: 18" in shown
 
 
@@ -107,7 +129,11 @@ def test_two_runs_at_once_one_works_and_the_other_says_so(closed):
     first = closed.start("run", "--as-of", "2026-03-03")
     second = None
     while second is None or "nothing" in second.err:
-        second = closed.run("run", "--as-of", "2026-03-03", code=2) if (closed.root / ".stillhouse/run.json").read_text() else None
+        second = (
+            closed.run("run", "--as-of", "2026-03-03", code=2)
+            if (closed.root / ".stillhouse/run.json").read_text()
+            else None
+        )
     assert "one night runs at a time" in second.err
     out, err = first.communicate(timeout=300)
     assert first.returncode == 0, err

@@ -47,8 +47,21 @@ def test_a_night_on_movielens_100k_with_timestamps_titles_and_genres(tmp_path):
             "source.kind": "file",
             "source.path": str(data / "interactions.csv"),
             "source.items_path": str(data / "items.csv"),
-            "source.columns": {"user": "user_id", "item": "item_id", "timestamp": "timestamp", "position": None, "rating": "rating", "event": None},
-            "source.item_columns": {"item": "item_id", "title": "title", "text": None, "category": "genres", "separator": "|"},
+            "source.columns": {
+                "user": "user_id",
+                "item": "item_id",
+                "timestamp": "timestamp",
+                "position": None,
+                "rating": "rating",
+                "event": None,
+            },
+            "source.item_columns": {
+                "item": "item_id",
+                "title": "title",
+                "text": None,
+                "category": "genres",
+                "separator": "|",
+            },
         },
         "--as-of",
         "1998-04-23",
@@ -75,8 +88,21 @@ def test_a_night_on_a_thousand_users_of_movielens_1m_ordered_by_position(tmp_pat
             "source.kind": "file",
             "source.path": str(tmp_path / "cut.parquet"),
             "source.items_path": str(data / "items.parquet"),
-            "source.columns": {"user": "user_id", "item": "item_id", "timestamp": None, "position": "position", "rating": None, "event": None},
-            "source.item_columns": {"item": "item_id", "title": "title", "text": None, "category": "genres", "separator": "|"},
+            "source.columns": {
+                "user": "user_id",
+                "item": "item_id",
+                "timestamp": None,
+                "position": "position",
+                "rating": None,
+                "event": None,
+            },
+            "source.item_columns": {
+                "item": "item_id",
+                "title": "title",
+                "text": None,
+                "category": "genres",
+                "separator": "|",
+            },
         },
         "--as-of",
         "2026-03-01",
@@ -95,7 +121,14 @@ def test_three_nights_on_yelp_a_block_a_night_warm_start_each_other(tmp_path):
             "source.kind": "file",
             "source.path": str(data / "interactions.parquet"),
             "source.items_path": None,
-            "source.columns": {"user": "user_id", "item": "item_id", "timestamp": "timestamp", "position": None, "rating": None, "event": None},
+            "source.columns": {
+                "user": "user_id",
+                "item": "item_id",
+                "timestamp": "timestamp",
+                "position": None,
+                "rating": None,
+                "event": None,
+            },
             "source.later_rows": "leave",
             "prepare.window_days": 2,
         },
@@ -112,4 +145,6 @@ def test_three_nights_on_yelp_a_block_a_night_warm_start_each_other(tmp_path):
         assert metrics(workspace, "evaluate_champion")["time_window"]["users"] > 1000
         assert "promoted" in done.out or "refused" in done.out
     assert rows == [146_505, 146_505 + 46_207, 146_505 + 46_207 + 28_118]
-    assert [tag for tag in workspace.tags() if tag.endswith("closed")] == [f"night/2024-01-0{n}/closed" for n in (1, 2, 3)]
+    assert [tag for tag in workspace.tags() if tag.endswith("closed")] == [
+        f"night/2024-01-0{n}/closed" for n in (1, 2, 3)
+    ]

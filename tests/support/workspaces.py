@@ -28,7 +28,14 @@ TINY = {
     "train_teacher.training.warm_epochs": 2,
     "train_student.training.epochs": 2,
     "train_student.training.warm_epochs": 1,
-    "students.transformer.model": {"kind": "transformer", "width": 8, "blocks": 1, "heads": 1, "length": 20, "dropout": 0.1},
+    "students.transformer.model": {
+        "kind": "transformer",
+        "width": 8,
+        "blocks": 1,
+        "heads": 1,
+        "length": 20,
+        "dropout": 0.1,
+    },
     "students.gru.model": {"kind": "gru", "width": 8, "blocks": 1, "length": 20, "dropout": 0.1},
     "check_teacher.min_over_popularity": 0.0,
     "check_teacher.max_drop": 1.0,
@@ -62,7 +69,9 @@ class Workspace:
 
     @property
     def environment(self):
-        kept = {k: v for k, v in os.environ.items() if not k.startswith(("PREFECT_", "MLFLOW_", "STILLHOUSE_", "PYTEST"))}
+        kept = {
+            k: v for k, v in os.environ.items() if not k.startswith(("PREFECT_", "MLFLOW_", "STILLHOUSE_", "PYTEST"))
+        }
         return {
             **kept,
             "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
@@ -90,7 +99,12 @@ class Workspace:
 
     def python(self, code, **settings):
         return subprocess.run(
-            [sys.executable, "-c", code], cwd=self.root, env=self.environment, capture_output=True, text=True, **settings
+            [sys.executable, "-c", code],
+            cwd=self.root,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            **settings,
         )
 
     def dvc(self, *arguments):
@@ -144,7 +158,11 @@ def make_workspace(root, values):
             shutil.copy2(source, target)
     workspace = Workspace(root.resolve())
     workspace.set(values)
-    for command in (["init", "-q"], ["add", "-A"], ["-c", "user.name=t", "-c", "user.email=t@t", "commit", "-qm", "start"]):
+    for command in (
+        ["init", "-q"],
+        ["add", "-A"],
+        ["-c", "user.name=t", "-c", "user.email=t@t", "commit", "-qm", "start"],
+    ):
         subprocess.run(["git", *command], cwd=root, check=True)
     return workspace
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from pathlib import Path
 
@@ -30,11 +29,12 @@ def run_night(workspace: Path, *, source: str | None, as_of: str | None, force: 
     """
     os.chdir(workspace)
     _prepare_environment(workspace, verbose)
-    if not verbose:
-        logging.getLogger("dvc").setLevel(logging.WARNING)
+    from tasks.graph import hush
     from tasks.plan import Request, plan_night
     from tasks.workspace import exclusive
 
+    if not verbose:
+        hush()
     with exclusive(workspace):
         request = Request(workspace, source=source, as_of=as_of, force=force)
         plan = plan_night(request)

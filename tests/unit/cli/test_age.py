@@ -1,6 +1,7 @@
 from datetime import timedelta
 
 import pytest
+
 from stillhouse.cli.age import parse_age, show_age
 from stillhouse.errors import ParamsError
 

@@ -1,5 +1,6 @@
 import pydantic
 import pytest
+
 from stillhouse.errors import ParamsError
 from stillhouse.params.base import Frozen, build, read_yaml, stage_values
 from stillhouse.params.document import STAGE_PARAMS, load_document
@@ -15,7 +16,9 @@ class Example(Frozen):
 
 
 def test_an_impossible_value_names_what_was_found_and_where():
-    with pytest.raises(ParamsError, match=r"temperature: .*greater than 0.*got 0.0 \(params.yaml: train_student.temperature\)"):
+    with pytest.raises(
+        ParamsError, match=r"temperature: .*greater than 0.*got 0.0 \(params.yaml: train_student.temperature\)"
+    ):
         build(Example, {"temperature": 0.0}, "params.yaml: train_student")
 
 
@@ -72,7 +75,10 @@ def test_every_shared_key_is_a_key_of_params(stage):
     [
         ({"prepare": {}}, "min_user_events must be set"),
         ({"students": {}}, "students"),
-        ({"students": {"a/b": {"model": {"kind": "gru", "width": 8, "blocks": 1, "length": 10, "dropout": 0.0}}}}, "a/b"),
+        (
+            {"students": {"a/b": {"model": {"kind": "gru", "width": 8, "blocks": 1, "length": 10, "dropout": 0.0}}}},
+            "a/b",
+        ),
         ({"colour": 1}, "colour"),
     ],
 )

@@ -35,7 +35,10 @@ def test_a_stage_dies_when_the_process_that_started_it_is_killed():
 def test_a_stage_dies_when_the_flow_is_killed_though_its_parent_lives():
     flow = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
     stage = subprocess.Popen(
-        [sys.executable, "-c", STAGE], stdout=subprocess.PIPE, text=True, env={**os.environ, "STILLHOUSE_NIGHT_PID": str(flow.pid)}
+        [sys.executable, "-c", STAGE],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "STILLHOUSE_NIGHT_PID": str(flow.pid)},
     )
     stage.stdout.readline()
     flow.send_signal(signal.SIGKILL)
@@ -48,7 +51,10 @@ def test_a_stages_own_children_die_with_it():
     code = f"import subprocess, sys; exec({STAGE.partition('print')[0]!r}); c = subprocess.Popen(['sleep', '60']); print(c.pid, flush=True); time.sleep(60)"
     flow = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
     stage = subprocess.Popen(
-        [sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, env={**os.environ, "STILLHOUSE_NIGHT_PID": str(flow.pid)}
+        [sys.executable, "-c", code],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "STILLHOUSE_NIGHT_PID": str(flow.pid)},
     )
     child = int(stage.stdout.readline())
     flow.send_signal(signal.SIGKILL)

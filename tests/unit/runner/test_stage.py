@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+
 from stillhouse.data.files import write_json
 from stillhouse.errors import DataError, ParamsError
 from stillhouse.runner import outcome
@@ -27,14 +28,28 @@ def verdict(workspace, *, quarantined, passed=True):
         "quarantined_rows": quarantined,
         "reasons": {"user id missing": quarantined} if quarantined else {},
         "examples": {},
-        "checks": [{"name": "ids", "level": "row", "reason": "user id missing", "value": quarantined, "passed": not quarantined, "text": f"user ids must be there, {quarantined} are missing"}],
+        "checks": [
+            {
+                "name": "ids",
+                "level": "row",
+                "reason": "user id missing",
+                "value": quarantined,
+                "passed": not quarantined,
+                "text": f"user ids must be there, {quarantined} are missing",
+            }
+        ],
         "passed": passed,
     }
     write_json(workspace / "verdict.json", value)
 
 
 def paths(workspace, **more):
-    names = {"verdict": "verdict.json", "admitted": "out/admitted.json", "metrics": "m/admit.json", "run": "r/admit.json"}
+    names = {
+        "verdict": "verdict.json",
+        "admitted": "out/admitted.json",
+        "metrics": "m/admit.json",
+        "run": "r/admit.json",
+    }
     return {key: workspace / name for key, name in {**names, **more}.items()}
 
 

@@ -1,4 +1,5 @@
 import pytest
+
 from stillhouse.errors import ParamsError
 from tasks.policy import policy_of, slot
 

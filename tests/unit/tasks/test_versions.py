@@ -1,6 +1,7 @@
 import subprocess
 
 import pytest
+
 from stillhouse.errors import NightError
 from tasks import versions
 
@@ -35,9 +36,17 @@ def test_a_tag_holds_dirty_code_and_named_files_but_no_stray_data(repository):
 
 def test_a_tag_leaves_branch_index_and_tree_alone(repository):
     (repository / "src/code.py").write_text("two\n")
-    before = (git(repository, "status", "--porcelain"), git(repository, "rev-parse", "HEAD"), git(repository, "ls-files", "-s"))
+    before = (
+        git(repository, "status", "--porcelain"),
+        git(repository, "rev-parse", "HEAD"),
+        git(repository, "ls-files", "-s"),
+    )
     versions.tag_night(repository, "n1", versions.OPEN, "m", ["night.yaml"])
-    assert (git(repository, "status", "--porcelain"), git(repository, "rev-parse", "HEAD"), git(repository, "ls-files", "-s")) == before
+    assert (
+        git(repository, "status", "--porcelain"),
+        git(repository, "rev-parse", "HEAD"),
+        git(repository, "ls-files", "-s"),
+    ) == before
 
 
 def test_open_and_closed_stand_side_by_side(repository):
@@ -69,7 +78,9 @@ def test_no_identity_is_needed(repository, monkeypatch, tmp_path):
 def test_a_repository_without_a_commit_can_be_tagged(tmp_path):
     git(tmp_path, "init", "-q")
     (tmp_path / "params.yaml").write_text("a: 1\n")
-    assert versions.tag_night(tmp_path, "n1", versions.OPEN, "m", []) == versions.tag_commit(tmp_path, "n1", versions.OPEN)
+    assert versions.tag_night(tmp_path, "n1", versions.OPEN, "m", []) == versions.tag_commit(
+        tmp_path, "n1", versions.OPEN
+    )
 
 
 def test_a_folder_that_is_no_repository_is_refused_in_one_line(tmp_path):

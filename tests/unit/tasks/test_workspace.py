@@ -6,6 +6,7 @@ import time
 
 import psutil
 import pytest
+
 from stillhouse.errors import NightError
 from tasks.workspace import TOKEN, exclusive, sweep
 

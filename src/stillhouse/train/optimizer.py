@@ -1,0 +1,41 @@
+"""The optimiser of every training, and how fast it goes at each step."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from stillhouse.params.model import TrainingSpec
+
+__all__ = ["adamw", "learning_rate", "set_learning_rate"]
+
+
+def adamw(model: nn.Module, training: TrainingSpec, *, fused: bool = True) -> torch.optim.AdamW:
+    """Return AdamW over the weights of ``model``; vectors (norms, biases) do not decay.
+
+    Source: I. Loshchilov, F. Hutter, "Decoupled Weight Decay Regularization", ICLR 2019.
+    """
+    weights = [weight for weight in model.parameters() if weight.requires_grad]
+    groups = [
+        {"params": [weight for weight in weights if weight.ndim > 1], "weight_decay": training.weight_decay},
+        {"params": [weight for weight in weights if weight.ndim <= 1], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=training.learning_rate, fused=fused)
+
+
+def learning_rate(training: TrainingSpec, step: int) -> float:
+    """Return the learning rate of optimiser step ``step`` (from 0): a linear rise, then constant.
+
+    >>> spec = TrainingSpec(learning_rate=0.5, warmup_steps=2)
+    >>> [learning_rate(spec, step) for step in range(3)]
+    [0.25, 0.5, 0.5]
+    """
+    if step >= training.warmup_steps:
+        return training.learning_rate
+    return training.learning_rate * (step + 1) / training.warmup_steps
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Make ``rate`` the learning rate of every group."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate

@@ -1,0 +1,47 @@
+"""Device, precision and threads: taken as asked, or refused in one line."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from stillhouse.errors import ParamsError
+from stillhouse.params.model import ComputeSpec
+from stillhouse.train.compute import derived_seed, fabric_of, repeatable
+
+
+def test_the_cpu_is_taken_when_asked_for() -> None:
+    assert fabric_of(ComputeSpec(device="cpu")).device.type == "cpu"
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ({"device": "tpu"}, r"device must be one of auto, cpu, cuda, got 'tpu' \(params.yaml: compute.device\)"),
+        ({"device": "cpu", "precision": "7-bit"}, r"precision must be one .* got '7-bit' \(params.yaml: compute.prec"),
+    ],
+)
+def test_what_is_unknown_is_refused(change: dict[str, str], text: str) -> None:
+    with pytest.raises(ParamsError, match=text):
+        fabric_of(ComputeSpec(**change))
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
+def test_a_gpu_that_is_not_there_is_refused_and_auto_does_without() -> None:
+    with pytest.raises(ParamsError, match="device cuda must have a GPU, found none"):
+        fabric_of(ComputeSpec(device="cuda"))
+    assert fabric_of(ComputeSpec(device="auto")).device.type == "cpu"
+
+
+def test_threads_and_algorithms_are_put_back() -> None:
+    before = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    with repeatable(ComputeSpec(threads=before[0] + 1)):
+        assert torch.get_num_threads() == before[0] + 1
+        assert torch.are_deterministic_algorithms_enabled()
+    assert (torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()) == before
+
+
+def test_a_derived_seed_depends_on_every_part() -> None:
+    seeds = {derived_seed(*parts) for parts in [(0,), (0, 0), (0, 1), (1, 0), (1, 1), (0, 0, 1), (2**40, 0)]}
+    assert len(seeds) == 7
+    assert all(0 <= seed < 2**63 for seed in seeds)
