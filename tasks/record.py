@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from stillhouse.data.files import read_json, sha256_tree
+from stillhouse.data.files import md5_of_files, read_json, sha256_tree
 from stillhouse.data.sequences import Sequences
 from stillhouse.data.vocabulary import Vocabulary
 from stillhouse.lineage.model_card import model_card
@@ -77,6 +77,7 @@ def record_of(root: Path, night: Night, student: str, decision: Decision) -> Rec
         metrics=metrics,
         runs=stage_runs(root),
         ancestor=_ancestor(root, night),
+        files={"data/snapshot": md5_of_files(root / "data" / "snapshot")},
     )
     return Record(
         package=digest,

@@ -1,13 +1,12 @@
 """Each bad input ends the night with one clear line and exit code 2, and the champion stays what it was."""
 
-import json
-import os
 import shutil
 
 import filelock
 import numpy as np
 import pandas as pd
 import pytest
+from tasks.champion import champion_line
 from workspaces import TINY, Workspace, clone, make_workspace
 
 pytestmark = pytest.mark.slow
@@ -26,7 +25,6 @@ FILE = {
         "event": None,
     },
     "source.item_columns": {"item": "item", "title": "title", "text": None, "category": None, "separator": "|"},
-    "students": {"gru": {"model": {"kind": "gru", "width": 8, "blocks": 1, "length": 10, "dropout": 0.1}}},
 }
 DAY = 86_400
 END = 1_772_323_200  # 2026-03-01T00:00:00Z
@@ -161,8 +159,7 @@ CASES = {
 
 
 def standing(workspace):
-    facts = json.loads(workspace.run("status", "--json").out)
-    return facts["champion"], facts["last_closed"], [tag for tag in workspace.tags() if tag.endswith("closed")]
+    return champion_line(workspace.root), [tag for tag in workspace.tags() if tag.endswith("closed")]
 
 
 def refused(workspace, *arguments, words, **settings):
@@ -220,10 +217,5 @@ def test_a_password_in_the_url_is_refused_and_never_shown_or_kept(on_a_file, tmp
         words=["password", "environment"],
     )
     assert "hunter2" not in line
-    kept = [
-        os.path.join(folder, name)
-        for folder, _, names in os.walk(workspace.root)
-        for name in names
-        if b"hunter2" in (open(os.path.join(folder, name), "rb").read())
-    ]
-    assert kept == []
+    files = [path for path in workspace.root.rglob("*") if path.is_file()]
+    assert [path for path in files if b"hunter2" in path.read_bytes()] == []

@@ -1,9 +1,13 @@
 """Whole nights on the tiny shop, run as a user runs them."""
 
 import json
+import shutil
 import subprocess
+import time
 
 import pytest
+import yaml
+from workspaces import Workspace, clone
 
 pytestmark = pytest.mark.slow
 
@@ -11,7 +15,7 @@ pytestmark = pytest.mark.slow
 def test_a_night_ends_with_its_table(first_table):
     for word in (
         "train_teacher",
-        "evaluate@gru",
+        "evaluate@small",
         "ran",
         "teacher",
         "champion",
@@ -42,7 +46,7 @@ def test_force_reuses_every_stage_and_registers_nothing_twice(closed):
     before = registered(closed)
     forced = closed.run("run", "--force")
     rows = [line.split() for line in forced.out.splitlines() if " reused " in line or " ran " in line]
-    assert len(rows) == 15 - 1
+    assert len(rows) == 11
     assert {row[1] for row in rows} == {"reused"}
     assert registered(closed) == before
     assert closed.tags() == ["night/2026-03-02/closed", "night/2026-03-02/open"]
@@ -54,7 +58,7 @@ def test_after_dvc_repro_the_flow_reuses_everything(closed):
     closed.set({"evaluate.short_history": 4})
     repro = closed.dvc("repro")
     assert repro.returncode == 0, repro.stderr
-    assert "Running stage 'evaluate@gru'" in repro.stdout
+    assert "Running stage 'evaluate@small'" in repro.stdout
     forced = closed.run("run", "--force")
     assert " ran " not in forced.out
     assert "reused" in forced.out
@@ -67,75 +71,110 @@ def test_one_stage_is_reproduced_alone(closed):
     assert "Running stage 'admit'" in done.stdout
 
 
-def test_the_next_day_starts_from_last_night(closed):
-    second = closed.run("run", "--as-of", "2026-03-03")
-    assert "night 2026-03-03" in second.out.lower()
-    assert json.loads((closed.root / "models" / "teacher" / "model.json").read_text())["warm"] is True
-    night = closed.python(
-        "from tasks.night import read_night; from pathlib import Path; n = read_night(Path('.')); print(n.previous, n.cold)"
+@pytest.fixture(scope="module")
+def second(template, tmp_path_factory):
+    """A workspace whose second night has closed, with dirty code and a stray file in it, and what the run printed."""
+    workspace = clone(template, tmp_path_factory.mktemp("second") / "workspace")
+    (workspace.root / "src/stillhouse/extra.py").write_text('"""New."""\n')
+    (workspace.root / "stray.csv").write_text("data that is nobody's business\n")
+    workspace.set({"gate.seed": 18})
+    before = (git(workspace, "status", "--porcelain"), (workspace.root / "params.yaml").read_bytes())
+    done = workspace.run("run", "--as-of", "2026-03-03")
+    after = (git(workspace, "status", "--porcelain"), (workspace.root / "params.yaml").read_bytes())
+    return workspace, done.out, before, after
+
+
+def git(workspace, *arguments):
+    return subprocess.run(["git", *arguments], cwd=workspace.root, capture_output=True, text=True, check=True).stdout
+
+
+def test_the_next_day_starts_from_last_night(second):
+    workspace, printed, _, _ = second
+    assert "night 2026-03-03" in printed.lower()
+    for model in ("models/teacher", "models/students/small"):
+        assert json.loads((workspace.root / model / "model.json").read_text())["warm"] is True
+    night = yaml.safe_load((workspace.root / "night.yaml").read_text())
+    assert (night["previous"], night["cold"], night["champion"]) == ("2026-03-02", False, 1)
+    before, now = (
+        json.loads((workspace.root / place / "vocabulary/vocabulary.json").read_text())
+        for place in ("previous", "data")
     )
-    assert night.stdout.split() == ["2026-03-02", "False"]
-    first, second_vocabulary = (
-        json.loads(path.read_text())
-        for path in (
-            closed.root / "previous/vocabulary/vocabulary.json",
-            closed.root / "data/vocabulary/vocabulary.json",
-        )
+    assert now["n_users"] >= before["n_users"]
+    assert workspace.tags()[-2:] == ["night/2026-03-03/closed", "night/2026-03-03/open"]
+    assert "up to date" in workspace.dvc("status").stdout
+    assert "must be later" in workspace.run("run", "--as-of", "2026-03-01", code=2).err
+
+
+def test_a_night_leaves_branch_index_and_params_alone(second):
+    _, _, before, after = second
+    assert after == before
+
+
+def test_tags_hold_the_dirty_code_and_no_stray_file(second):
+    workspace, _, _, _ = second
+    held = git(workspace, "ls-tree", "-r", "--name-only", "night/2026-03-03/closed").split()
+    assert {"night.yaml", "dvc.lock", "previous.dvc", "src/stillhouse/extra.py"} <= set(held)
+    assert "stray.csv" not in held
+    assert "seed: 18" in git(workspace, "show", "night/2026-03-03/closed:params.yaml")
+
+
+def test_the_remote_holds_what_a_fresh_clone_needs_to_restore_the_night(second, tmp_path):
+    workspace, _, _, _ = second
+    other = tmp_path / "clone"
+    subprocess.run(["git", "clone", "-q", str(workspace.root), str(other)], check=True)
+    subprocess.run(["git", "checkout", "-q", "night/2026-03-03/closed"], cwd=other, check=True)
+    shutil.copytree(workspace.root / ".stillhouse" / "remote", other / ".stillhouse" / "remote")
+    clone_of = Workspace(other)
+    pulled = clone_of.dvc("pull")
+    assert pulled.returncode == 0, pulled.stderr
+    assert "up to date" in clone_of.dvc("status").stdout
+    assert (other / "packages/small/model.onnx").read_bytes() == (
+        workspace.root / "packages/small/model.onnx"
+    ).read_bytes()
+
+
+def test_lineage_names_every_stage_by_hash_and_last_night(second):
+    workspace, _, _, _ = second
+    files = sorted(
+        (workspace.root / ".stillhouse" / "artifacts").rglob("lineage.json"), key=lambda path: path.stat().st_mtime
     )
-    assert second_vocabulary["n_users"] >= first["n_users"]
-    assert closed.tags()[-2:] == ["night/2026-03-03/closed", "night/2026-03-03/open"]
-    assert "up to date" in closed.dvc("status").stdout
-    assert "must be later" in closed.run("run", "--as-of", "2026-03-01", code=2).err
+    statement = json.loads(files[-1].read_text())
+    record = statement["predicate"]
+    lock = workspace.lock()
+    made = {out["path"]: out["md5"] for stage in lock.values() for out in stage["outs"]}
+    assert record["night"]["id"] == "2026-03-03"
+    assert record["ancestor"]["night"] == "2026-03-02"
+    assert record["links"]["teacher"]["md5"] == made["models/teacher"]
+    assert record["links"]["soft_targets"]["md5"] == made["data/soft_targets"]
+    assert record["night"]["commit"] == git(workspace, "rev-parse", "night/2026-03-03/open").strip()
+    assert "2026-03-02.parquet" in "".join(record["files"]["data/snapshot"])
 
 
 def test_cold_every_starts_the_weights_afresh_and_keeps_the_vocabulary(closed):
     closed.set({"night.cold_every": 1})
-    closed.run("run", "--as-of", "2026-03-03")
-    assert json.loads((closed.root / "models" / "teacher" / "model.json").read_text())["warm"] is False
-    assert not (closed.root / "previous" / "vocabulary" / "none.json").exists()
-
-
-def test_tags_leave_branch_and_index_alone_and_hold_the_dirty_code(closed):
-    (closed.root / "src/stillhouse/extra.py").write_text('"""New."""\n')
-    with (closed.root / "README.md").open("w") as file:
-        file.write("not code\n")
-    closed.set({"gate.seed": 18})
-    before = subprocess.run(["git", "status", "--porcelain"], cwd=closed.root, capture_output=True, text=True).stdout
-    closed.run("run", "--as-of", "2026-03-03")
-    after = subprocess.run(["git", "status", "--porcelain"], cwd=closed.root, capture_output=True, text=True).stdout
-    assert after == before
-    held = subprocess.run(
-        ["git", "ls-tree", "-r", "--name-only", "night/2026-03-03/closed"],
-        cwd=closed.root,
-        capture_output=True,
-        text=True,
-    ).stdout.split()
-    assert {"night.yaml", "dvc.lock", "previous.dvc", "src/stillhouse/extra.py"} <= set(held)
-    assert "README.md" not in held
-    shown = subprocess.run(
-        ["git", "show", "night/2026-03-03/closed:params.yaml"], cwd=closed.root, capture_output=True, text=True
-    ).stdout
-    assert "seed: 18" in shown
-
-
-def test_the_command_line_never_edits_params(closed):
-    before = (closed.root / "params.yaml").read_bytes()
-    closed.run("run", "--source", "missing.csv", code=2)
-    closed.run("run", "--as-of", "2026-03-03")
-    assert (closed.root / "params.yaml").read_bytes() == before
+    opened = closed.python(
+        """
+from pathlib import Path
+from tasks.night import open_night
+from tasks.plan import Request, plan_night
+root = Path('.').resolve()
+print(open_night(root, plan_night(Request(root, as_of="2026-03-03"))).cold)
+"""
+    )
+    assert opened.stdout.split() == ["True"], opened.stderr
+    empty = {path.parent.name for path in (closed.root / "previous").rglob("none.json")}
+    assert empty == {"teacher", "small"}
 
 
 def test_two_runs_at_once_one_works_and_the_other_says_so(closed):
-    first = closed.start("run", "--as-of", "2026-03-03")
-    second = None
-    while second is None or "nothing" in second.err:
-        second = (
-            closed.run("run", "--as-of", "2026-03-03", code=2)
-            if (closed.root / ".stillhouse/run.json").read_text()
-            else None
-        )
-    assert "one night runs at a time" in second.err
-    out, err = first.communicate(timeout=300)
+    first = closed.start("run", "--force")
+    note = closed.root / ".stillhouse" / "run.json"
+    while json.loads(note.read_text())["pid"] != first.pid:
+        assert first.poll() is None
+        time.sleep(0.05)
+    second = closed.run("run", "--force", code=2)
+    assert f"process {first.pid} at work" in second.err
+    _, err = first.communicate(timeout=300)
     assert first.returncode == 0, err
 
 

@@ -15,8 +15,9 @@ from datetime import UTC, datetime
 
 import onnxruntime
 import torch
+import yaml
 from settings import before_and_after
-from torch.nn.modules.module import register_module_forward_pre_hook
+from torch.nn.modules.module import register_module_forward_hook
 
 from stillhouse.data.files import sha256_file, sha256_tree, write_none
 from stillhouse.data.sources import fingerprint
@@ -25,80 +26,52 @@ from stillhouse.params.base import build
 from stillhouse.params.source import SourceSpec
 from stillhouse.runner.stage import load_stage
 
-MODELS = {
-    "transformer": {"kind": "transformer", "width": 8, "blocks": 1, "heads": 2, "length": 6, "dropout": 0.1},
-    "gru": {"kind": "gru", "width": 8, "blocks": 1, "length": 6, "dropout": 0.1},
-}
-TRAINING = {"epochs": 2, "warm_epochs": 1, "batch_size": 16, "learning_rate": 0.01, "warmup_steps": 2, "weight_decay": 0.0, "clip_norm": 1.0, "patience": 5, "valid_users": 2000}  # fmt: skip
-AS_OF = "2024-01-13T00:00:00+00:00"
-_WEIGHTS = {"view": 0.5, "purchase": 1.0}
-_SHARED = {"seed": 1, "repeat_items": False, "compute": {"device": "cpu", "precision": "32-true", "threads": 1}}
-_EVALUATE = {"ks": [1, 10], "batch_size": 8, "threads": 1, "latency_threads": 1, "latency_requests": 10, "short_history": 4, "head_share": 0.5, "repeat_items": False}  # fmt: skip
-
-#: Stage → the baseline's settings.
-BASE = {
-    "ingest": {
-        "as_of": AS_OF,
-        "fingerprint": None,  # taken from the source, as the flow does
-        "source": {
-            "kind": "file",
-            "shop": {"size": "tiny"},
-            "path": "rows.csv",
-            "url": "sqlite:///rows.db",
-            "query": "SELECT * FROM rows",
-            "columns": {"rating": "rating", "event": "event"},
-            "item_columns": {},
-        },
-    },
-    "validate": {
-        "min_rows": 1,
-        "min_users": 1,
-        "min_items": 1,
-        "earliest": "2000-01-01",
-        "rating_min": 0.0,
-        "rating_max": 5.0,
-        "id_length": 256,
-        "volume_min": 0.8,
-        "volume_max": 2.0,
-        "event_weights": _WEIGHTS,
-        "as_of": AS_OF,
-    },  # fmt: skip
-    "admit": {"max_quarantined": 0.5},
-    "prepare": {
-        "min_user_events": 1,
-        "min_item_events": 1,
-        "min_rating": None,
-        "window_days": 2,
-        "repeat_items": False,
-        "event_weights": _WEIGHTS,
-        "as_of": AS_OF,
-    },  # fmt: skip
-    "train_teacher": {"model": MODELS["transformer"], "training": TRAINING, **_SHARED},
-    "check_teacher": {
-        "min_over_popularity": 0.0,
-        "max_drop": 1.0,
-        "min_coverage": 0.0,
-        "repeat_items": False,
-        "compute": _SHARED["compute"],
-    },  # fmt: skip
-    "export_soft_targets": {
-        "k": 6,
-        "tail_samples": 4,
-        "temperatures": [1.0, 2.0],
-        "shard_positions": 40,
-        "batch_size": 4,
-        **_SHARED,
-    },  # fmt: skip
-    "train_student": {
-        "training": TRAINING,
-        "distillation": {"alpha": 0.3, "temperature": 2.0},
-        "student": {"model": MODELS["gru"], "training": None, "distillation": None},
-        **_SHARED,
-    },
-    "package": {"parity": 1e-4, "parity_histories": 20, "repeat_items": False},
-    "evaluate": _EVALUATE,
-    "evaluate_champion": _EVALUATE,
-}
+#: Stage → the baseline's settings. A fingerprint of null is taken from the source, as the flow does.
+BASE = yaml.safe_load("""
+ingest:
+  as_of: "2024-01-13T00:00:00+00:00"
+  fingerprint: null
+  source:
+    kind: file
+    shop: {size: tiny}
+    path: rows.csv
+    url: sqlite:///rows.db
+    query: SELECT * FROM rows
+    columns: {rating: rating, event: event}
+    item_columns: {}
+validate:
+  {min_rows: 1, min_users: 1, min_items: 1, earliest: "2000-01-01", rating_min: 0.0, rating_max: 5.0, id_length: 256,
+   volume_min: 0.8, volume_max: 2.0, event_weights: &weights {view: 0.5, purchase: 1.0},
+   as_of: "2024-01-13T00:00:00+00:00"}
+admit: {max_quarantined: 0.5}
+prepare:
+  {min_user_events: 1, min_item_events: 1, min_rating: null, window_days: 2, repeat_items: false,
+   event_weights: *weights, as_of: "2024-01-13T00:00:00+00:00"}
+train_teacher:
+  model: &transformer {kind: transformer, width: 8, blocks: 1, heads: 2, length: 6, dropout: 0.1}
+  training: &training
+    {epochs: 2, warm_epochs: 1, batch_size: 16, learning_rate: 0.01, warmup_steps: 2, weight_decay: 0.0, clip_norm: 1.0,
+     patience: 5, valid_users: 2000}
+  <<: &shared {seed: 1, repeat_items: false, compute: &compute {device: cpu, precision: 32-true, threads: 1}}
+check_teacher: {min_over_popularity: 0.0, max_drop: 1.0, min_coverage: 0.0, repeat_items: false, compute: *compute}
+export_soft_targets:
+  {k: 6, tail_samples: 4, temperatures: [1.0, 2.0], shard_positions: 40, batch_size: 4, <<: *shared}
+train_student:
+  training: *training
+  distillation: {alpha: 0.3, temperature: 2.0}
+  student:
+    model: &gru {kind: gru, width: 8, blocks: 1, length: 6, dropout: 0.1}
+    training: null
+    distillation: null
+  <<: *shared
+package: {parity: 0.0001, parity_histories: 20, repeat_items: false}
+evaluate: &evaluate
+  {ks: [1, 10], batch_size: 8, threads: 1, latency_threads: 1, latency_requests: 10, short_history: 4, head_share: 0.5,
+   repeat_items: false}
+evaluate_champion: *evaluate
+""")
+TRAINING, DISTILLATION = (BASE["train_student"][name] for name in ("training", "distillation"))
+MODELS = {"transformer": BASE["train_teacher"]["model"], "gru": BASE["train_student"]["student"]["model"]}
 
 #: Argument of a stage → the run and the output that it is the baseline's.
 INPUTS = {
@@ -135,6 +108,10 @@ OUTPUTS = {
     "evaluate": ["evaluation", "timings"],
     "evaluate_champion": ["evaluation", "timings"],
 }
+#: Stages in which a model scores and that leave nothing by which to tell how.
+_SCORING = ("check_teacher", "export_soft_targets")
+#: Figures that repeat a setting.
+_ECHOES = ("window_start", "window_end", "window_reason", "top_k_probability")
 
 
 class Bench:
@@ -168,8 +145,9 @@ class Bench:
         paths = self._paths(stage, function, inputs)
         reporter = Watcher()
         self._sessions.clear()
+        torch.set_num_threads(1)  # whatever ran before
         try:
-            with reporter.batches() if stage == "export_soft_targets" else contextlib.nullcontext():
+            with reporter.inside_models() if stage in _SCORING else contextlib.nullcontext():
                 figures = function(**paths, params=_params(stage, values), reporter=reporter)
         except StillhouseError as error:
             if refused is None or not isinstance(error, refused):
@@ -177,9 +155,16 @@ class Bench:
             return {"refused": str(error)}, None
         assert refused is None, f"{stage} must refuse this value"
         out = {name: paths[name] for name in OUTPUTS[stage]}
-        observed = {"figures": dict(figures), **OBSERVED[stage](out)}
-        sessions = [(threads, Counter(shapes)) for threads, shapes in self._sessions]
-        return observed | {"threads": reporter.threads, "batches": reporter.sizes, "sessions": sessions}, out
+        observed = {
+            "figures": {name: value for name, value in figures.items() if name not in _ECHOES},
+            **OBSERVED[stage](out),
+            "threads": sorted(reporter.threads),
+            "batches": sorted(reporter.sizes),
+            "types": sorted(reporter.types),
+            "sessions": [(threads, Counter(shapes)) for threads, shapes in self._sessions],
+        }
+        # As text, in which a NaN is equal to itself.
+        return {name: repr(value) for name, value in observed.items()}, out
 
     def _paths(self, stage, function, inputs):
         paths = {}
@@ -224,7 +209,7 @@ class Watcher:
     """A reporter that looks at what the stage works with whenever it is told something."""
 
     def __init__(self):
-        self.threads, self.sizes = set(), set()
+        self.threads, self.sizes, self.types = set(), set(), set()
 
     def metrics(self, values, step):
         self.threads.add(torch.get_num_threads())
@@ -240,14 +225,16 @@ class Watcher:
         yield self
 
     @contextlib.contextmanager
-    def batches(self):
-        """Remember how many histories a model is given at once, inside the block."""
+    def inside_models(self):
+        """Remember how many histories a model is given at once and what type it computes in, inside the block."""
 
-        def look(module, given):
+        def look(module, given, result):
             if isinstance(module, torch.nn.Embedding):
                 self.sizes.add(len(given[0]))
+            if isinstance(module, torch.nn.Linear):
+                self.types.add(str(result.dtype))
 
-        handle = register_module_forward_pre_hook(look)
+        handle = register_module_forward_hook(look)
         try:
             yield
         finally:
@@ -265,6 +252,10 @@ def _params(stage, values):
 def _arrays(folder):
     """Digests of what ``prepare`` writes for others to compute with; its headers repeat settings."""
     return {file.name: sha256_file(file) for file in folder.iterdir() if file.suffix != ".json"}
+
+
+def _shards(store):
+    return [sha256_file(file) for file in sorted(store.glob("shard-*"))]
 
 
 #: Stage → what is observed beside its figures and how it worked, from its outputs.
@@ -286,9 +277,8 @@ OBSERVED = {
 
 
 def write_source(root):
-    """Write ``rows.csv`` and ``items.csv``, a second file of rows, and two databases of the same."""
-    rows = list(_rows())
-    goods = [{"item_id": f"i{n}", "sku": f"i{n + 1}", "title": f"Item {n}", "name": f"Good {n}", "blurb": f"No. {n}", "shelf": f"a{n % 3};b"} for n in range(1, 43)]  # fmt: skip
+    """Write ``rows.csv`` and ``items.csv``, fewer rows beside them, and a database of either."""
+    rows, goods = list(_rows()), [_good(number) for number in range(1, 43)]
     for name, table in {"rows": rows, "fewer": rows[:200], "items": goods}.items():
         with (root / f"{name}.csv").open("w", newline="") as file:
             writer = csv.DictWriter(file, list(table[0]))
@@ -297,9 +287,22 @@ def write_source(root):
     for name, taken in {"rows": rows, "fewer": rows[:200]}.items():
         with contextlib.closing(sqlite3.connect(root / f"{name}.db")) as database:
             for table, content in {"rows": taken, "items": goods}.items():
-                database.execute(f"CREATE TABLE {table} ({', '.join(content[0])})")
-                database.executemany(f"INSERT INTO {table} VALUES ({', '.join('?' * len(content[0]))})", [list(row.values()) for row in content])  # fmt: skip
+                columns = list(content[0])
+                database.execute(f"CREATE TABLE {table} ({', '.join(columns)})")
+                marks = ", ".join(f":{column}" for column in columns)
+                database.executemany(f"INSERT INTO {table} VALUES ({marks})", content)
             database.commit()
+
+
+def _good(number):
+    return {
+        "item_id": f"i{number}",
+        "sku": f"i{number + 1}",
+        "title": f"Item {number}",
+        "name": f"Good {number}",
+        "blurb": f"No. {number}",
+        "shelf": f"a{number % 3};b",
+    }
 
 
 def _rows():

@@ -15,7 +15,10 @@ import yaml
 
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
-TAKEN = ["src", "flows", "tasks", "dvc.yaml", "params.yaml", "prefect.yaml", "pyproject.toml", "requirements.txt", ".dvc/config", ".dvc/.gitignore", ".dvcignore", ".gitignore"]  # fmt: skip
+TAKEN = (
+    *("src", "flows", "tasks", "dvc.yaml", "params.yaml", "pyproject.toml", "requirements.txt"),
+    *(".dvc/config", ".dvc/.gitignore", ".dvcignore", ".gitignore"),
+)
 
 #: What makes a night cheap: the tiny shop, small models, few epochs.
 TINY = {
@@ -28,15 +31,9 @@ TINY = {
     "train_teacher.training.warm_epochs": 2,
     "train_student.training.epochs": 2,
     "train_student.training.warm_epochs": 1,
-    "students.transformer.model": {
-        "kind": "transformer",
-        "width": 8,
-        "blocks": 1,
-        "heads": 1,
-        "length": 20,
-        "dropout": 0.1,
+    "students": {
+        "small": {"model": {"kind": "transformer", "width": 8, "blocks": 1, "heads": 1, "length": 20, "dropout": 0.1}}
     },
-    "students.gru.model": {"kind": "gru", "width": 8, "blocks": 1, "length": 20, "dropout": 0.1},
     "check_teacher.min_over_popularity": 0.0,
     "check_teacher.max_drop": 1.0,
     "check_teacher.min_coverage": 0.0,
@@ -176,8 +173,9 @@ def clone(template, root):
         with contextlib.closing(sqlite3.connect(database)) as connection:
             tables = [row[0] for row in connection.execute("select name from sqlite_master where type='table'")]
             for table in tables:
-                columns = [row[1] for row in connection.execute(f"pragma table_info('{table}')") if row[2].upper().startswith(("VARCHAR", "TEXT"))]  # fmt: skip
-                for column in columns:
-                    connection.execute(f"update \"{table}\" set \"{column}\" = replace(\"{column}\", ?, ?) where \"{column}\" like ?", (old, new, f"%{old}%"))  # fmt: skip
+                for column in connection.execute(f"pragma table_info('{table}')").fetchall():
+                    if column[2].upper().startswith(("VARCHAR", "TEXT")):
+                        change = f'update "{table}" set "{column[1]}" = replace("{column[1]}", ?, ?)'
+                        connection.execute(f'{change} where "{column[1]}" like ?', (old, new, f"%{old}%"))
             connection.commit()
     return Workspace(root.resolve())

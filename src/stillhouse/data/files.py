@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 __all__ = [
     "NONE",
     "is_none",
+    "md5_of_files",
     "read_json",
     "replacing",
     "sha256_file",
@@ -79,7 +80,10 @@ def read_json(path: Path) -> Any:
 
 def sha256_file(path: Path) -> str:
     """Return the SHA-256 of the file's bytes, as 64 hexadecimal digits."""
-    digest = hashlib.sha256()
+    return _digest(path, hashlib.sha256())
+
+
+def _digest(path: Path, digest: hashlib._Hash) -> str:
     with path.open("rb") as file:
         while chunk := file.read(_CHUNK):
             digest.update(chunk)
@@ -99,6 +103,12 @@ def sha256_tree(path: Path) -> str:
     for name, file in files:
         digest.update(f"{sha256_file(file)}  {name}\n".encode())
     return digest.hexdigest()
+
+
+def md5_of_files(path: Path) -> dict[str, str]:
+    """Return relative name → MD5 of every file below ``path``: the names that DVC knows their contents by."""
+    files = sorted((file.relative_to(path).as_posix(), file) for file in path.rglob("*") if file.is_file())
+    return {name: _digest(file, hashlib.md5(usedforsecurity=False)) for name, file in files}
 
 
 def is_none(path: Path) -> bool:

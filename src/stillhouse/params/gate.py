@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Literal
+from zoneinfo import available_timezones
 
 import pydantic
 
@@ -37,4 +38,11 @@ class NightParams(Frozen):
     cold_every: int = pydantic.Field(ge=0)
     """Every so many closed nights the weights start afresh; 0: never."""
     timezone: str = "UTC"
-    """What a date without a zone means on the command line."""
+    """What a date without a zone means on the command line: a name of the IANA database."""
+
+    @pydantic.field_validator("timezone")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        if value not in available_timezones():
+            raise ValueError("timezone must be a name of the IANA database, such as Europe/Berlin")
+        return value

@@ -14,10 +14,10 @@ __all__ = ["ComputeSpec", "GruSpec", "ModelSpec", "TrainingSpec", "TransformerSp
 class ComputeSpec(Frozen):
     """What the arithmetic runs on."""
 
-    device: str = "auto"
-    """``auto`` (a GPU where there is one), ``cpu`` or ``cuda``."""
-    precision: str = "32-true"
-    """Lightning Fabric's name: ``32-true``, ``bf16-mixed`` …"""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """``auto``: a GPU where there is one."""
+    precision: Literal["32-true", "64-true", "bf16-mixed", "bf16-true", "16-mixed", "16-true"] = "32-true"
+    """Lightning Fabric's name."""
     threads: int = pydantic.Field(2, ge=1, le=256)
     """Threads for training and scoring, set on purpose so that results repeat."""
 

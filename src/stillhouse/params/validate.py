@@ -33,3 +33,10 @@ class ValidateParams(StageParams):
     volume_max: float = pydantic.Field(gt=0.0)
     event_weights: dict[str, float]
     as_of: datetime
+
+    @pydantic.model_validator(mode="after")
+    def _bounds(self) -> ValidateParams:
+        for low, high in (("rating_min", "rating_max"), ("volume_min", "volume_max")):
+            if getattr(self, low) > getattr(self, high):
+                raise ValueError(f"{low} must be at most {high}")
+        return self

@@ -29,7 +29,7 @@ STATE = ".stillhouse"
 #: Environment variable that names the night's tracking run.
 NIGHT_RUN = "STILLHOUSE_NIGHT_RUN"
 
-#: Threads that wait for each other sleep instead of spinning: on a busy machine spinning made training nine times slower.
+#: Threads that wait for each other sleep instead of spinning, which made training on a busy machine nine times slower.
 _PATIENT = {"OMP_WAIT_POLICY": "PASSIVE"}
 
 #: Arguments in a stage's command that are the runner's own.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -88,7 +89,7 @@ class _Bench:
 
     def __init__(self, words: Vocabulary, events: Sequences, params: CheckTeacherParams, reporter: Reporter) -> None:
         self.words, self.events, self.params, self.reporter = words, events, params, reporter
-        self.device = fabric_of(params.compute).device
+        self.fabric = fabric_of(params.compute)
         self.catalogue = Catalogue(events, words.popularity, (_K,), short_history=_K, head_share=0.5)
 
     def validation(self, model: SequenceModel, previous: Path) -> Figures:
@@ -114,7 +115,7 @@ class _Bench:
 
     def timings(self, model: SequenceModel) -> Figures:
         """Return what a request and a batch take, with torch; the model ends on the CPU."""
-        scorer = _torch_scorer(model.cpu(), torch.device("cpu"))
+        scorer = _torch_scorer(model.cpu(), torch.device("cpu"), nullcontext)
         targets = np.asarray(self.events.targets("valid"))[:_BATCH]
         batch = self.events.padded(targets[:, 0], targets[:, 1], model.length)
         per_second = throughput(scorer, batch)
@@ -148,13 +149,17 @@ class _Bench:
         return protocol_metrics(scored, self.catalogue)
 
     def _scorer(self, model: SequenceModel) -> Scorer:
-        return _torch_scorer(model.to(self.device), self.device)
+        return _torch_scorer(model.to(self.fabric.device), self.fabric.device, self.fabric.autocast)
 
 
-def _torch_scorer(model: SequenceModel, device: torch.device) -> Callable[[NDArray[np.int64]], NDArray[np.float32]]:
+def _torch_scorer(
+    model: SequenceModel, device: torch.device, precision: Callable[[], AbstractContextManager[Any]]
+) -> Callable[[NDArray[np.int64]], NDArray[np.float32]]:
     @torch.no_grad()
     def score(histories: NDArray[np.int64]) -> NDArray[np.float32]:
-        scores: NDArray[np.float32] = model(torch.from_numpy(histories).to(device)).float().cpu().numpy()
+        with precision():
+            raw = model(torch.from_numpy(histories).to(device))
+        scores: NDArray[np.float32] = raw.float().cpu().numpy()
         if not np.isfinite(scores[:, 1:]).all():
             raise TrainingError(
                 "a teacher's scores must be finite, found NaN or an infinity: its training diverged; "

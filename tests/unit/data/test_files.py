@@ -12,6 +12,7 @@ import pytest
 
 from stillhouse.data.files import (
     is_none,
+    md5_of_files,
     read_json,
     replacing,
     sha256_file,
@@ -92,3 +93,9 @@ def test_equal_tables_give_equal_parquet_bytes_however_they_were_made(tmp_path: 
     assert (tmp_path / "whole.parquet").read_bytes() == (tmp_path / "parts.parquet").read_bytes()
     assert pq.read_table(tmp_path / "parts.parquet").equals(whole)
     assert pq.read_schema(tmp_path / "parts.parquet").metadata is None
+
+
+def test_md5_of_files_is_what_dvc_names_contents_by(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "x").write_bytes(b"hello")
+    assert md5_of_files(tmp_path) == {"a/x": "5d41402abc4b2a76b9719d911017c592"}

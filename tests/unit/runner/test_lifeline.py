@@ -9,7 +9,8 @@ import time
 import psutil
 import pytest
 
-STAGE = "import time; from stillhouse.runner.lifeline import tie_to_parent; tie_to_parent(); print('ready', flush=True); time.sleep(60)"
+TIED = "import time; from stillhouse.runner.lifeline import tie_to_parent; tie_to_parent()"
+STAGE = f"{TIED}; print('ready', flush=True); time.sleep(60)"
 
 
 def ended(pid, patience=10.0):
@@ -22,7 +23,13 @@ def ended(pid, patience=10.0):
 
 
 def test_a_stage_dies_when_the_process_that_started_it_is_killed():
-    code = f"import subprocess, sys; p = subprocess.Popen([sys.executable, '-c', {STAGE!r}], stdout=subprocess.PIPE, text=True); p.stdout.readline(); print(p.pid, flush=True); p.wait()"
+    code = f"""
+import subprocess, sys
+stage = subprocess.Popen([sys.executable, '-c', {STAGE!r}], stdout=subprocess.PIPE, text=True)
+stage.stdout.readline()
+print(stage.pid, flush=True)
+stage.wait()
+"""
     parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
     stage = int(parent.stdout.readline())
     assert psutil.pid_exists(stage)
@@ -48,7 +55,7 @@ def test_a_stage_dies_when_the_flow_is_killed_though_its_parent_lives():
 
 
 def test_a_stages_own_children_die_with_it():
-    code = f"import subprocess, sys; exec({STAGE.partition('print')[0]!r}); c = subprocess.Popen(['sleep', '60']); print(c.pid, flush=True); time.sleep(60)"
+    code = f"import subprocess; {TIED}; print(subprocess.Popen(['sleep', '60']).pid, flush=True); time.sleep(60)"
     flow = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
     stage = subprocess.Popen(
         [sys.executable, "-c", code],

@@ -1,0 +1,341 @@
+"""Each setting of params.yaml and night.yaml is set to another value, and what happens is not what happened before.
+
+A field that is added to a settings model without a case here fails this file.
+Effects are observed on a small night (tests/support/settings_bench.py); a
+limit that is only copied into a report does not count as one.
+"""
+
+import copy
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from settings import DROP, Case, before_and_after, leaves
+from settings_bench import DISTILLATION, TRAINING, Bench
+
+from stillhouse.data.files import write_json
+from stillhouse.errors import DataError, PackageError, ParamsError, SourceError, TrainingError
+from stillhouse.evaluate.ranks import write_evaluation
+from stillhouse.evaluate.scoring import Scored
+from stillhouse.package.export import export_graph
+from stillhouse.params.document import STAGE_PARAMS, Document
+from stillhouse.params.gate import GateParams, NightParams
+from tasks.gate import decide
+from tasks.night import Night
+from tasks.plan import Request, plan_night
+from tasks.versions import CLOSED, tag_night
+
+COMPUTE = {
+    "compute.device": Case("cuda", refused=ParamsError),  # the bench has no GPU, wherever it runs
+    "compute.precision": Case("bf16-mixed"),
+    "compute.threads": Case(2),
+}
+SHOP = {"source.kind": "shop", "as_of": "2026-01-04T00:00:00+00:00"}
+ITEMS = {"source.items_path": "items.csv"}
+SQL = {"source.kind": "sql"}
+
+INGEST = {
+    "as_of": Case("2026-01-05T00:00:00+00:00", given=SHOP),
+    "fingerprint": Case("0" * 64, refused=SourceError),
+    "source.kind": Case("shop", given={"as_of": SHOP["as_of"]}),
+    "source.shop.size": Case("default", given=SHOP),
+    "source.shop.seed": Case(8, given=SHOP),
+    "source.shop.users": Case(60, given=SHOP),
+    "source.shop.items": Case(60, given=SHOP),
+    "source.shop.rows": Case(6_000, given=SHOP),
+    "source.path": Case("fewer.csv"),
+    "source.items_path": Case("items.csv"),
+    "source.url": Case("sqlite:///fewer.db", given=SQL),
+    "source.query": Case("SELECT * FROM rows WHERE timestamp < :as_of - 500000", given=SQL),
+    "source.items_query": Case("SELECT * FROM items", given=SQL),
+    "source.columns.user": Case("buyer"),
+    "source.columns.item": Case("good"),
+    "source.columns.timestamp": Case("sent"),
+    "source.columns.position": Case(
+        "order_no", given={"source.columns.timestamp": None, "source.columns.position": "place"}
+    ),
+    "source.columns.rating": Case("stars"),
+    "source.columns.event": Case("action"),
+    "source.item_columns.item": Case("sku", given=ITEMS),
+    "source.item_columns.title": Case("name", given=ITEMS),
+    "source.item_columns.text": Case("blurb", given=ITEMS),
+    "source.item_columns.category": Case("shelf", given=ITEMS),
+    "source.item_columns.separator": Case(";", given={**ITEMS, "source.item_columns.category": "shelf"}),
+    "source.later_rows": Case("leave"),
+}
+
+LAST_PROFILE = {"previous_profile": "last night's profile"}
+VALIDATE = {
+    "min_rows": Case(10_000),
+    "min_users": Case(1_000),
+    "min_items": Case(1_000),
+    "earliest": Case("2024-01-05"),
+    "rating_min": Case(2.0),
+    "rating_max": Case(4.0),
+    "id_length": Case(2),
+    "volume_min": Case(1.5, inputs=LAST_PROFILE),
+    "volume_max": Case(0.9, inputs=LAST_PROFILE),
+    "event_weights": Case({"view": 0.5}),
+    "as_of": Case("2024-01-06T00:00:00+00:00"),
+}
+
+PREPARE = {
+    "min_user_events": Case(4),
+    "min_item_events": Case(4),
+    "min_rating": Case(3.0),
+    "window_days": Case(4.0),
+    "repeat_items": Case(True),
+    "event_weights": Case({"view": 0.5, "purchase": 0.9}),
+    "as_of": Case("2024-01-14T00:00:00+00:00"),
+}
+
+
+def training(place, previous, given=None):
+    """Return the cases of a `TrainingSpec` at ``place``; ``previous`` gives the stage something to start warm from."""
+    # At a rate of nearly nothing no epoch is better than the first.
+    still = {f"{place}.learning_rate": 1e-9, f"{place}.epochs": 3, f"{place}.patience": 2}
+    cases = {
+        "epochs": Case(1),
+        "warm_epochs": Case(2, inputs=previous),
+        "batch_size": Case(8),
+        "learning_rate": Case(0.02),
+        "warmup_steps": Case(0),
+        "weight_decay": Case(0.1),
+        "clip_norm": Case(0.01),
+        "patience": Case(1, given=still),
+        "valid_users": Case(3),
+    }
+    given = given or {}
+    return {f"{place}.{name}": replace(case, given={**given, **case.given}) for name, case in cases.items()}
+
+
+def model(place):
+    """Return the cases of a model at ``place``, of either kind."""
+    common = {"width": Case(12), "blocks": Case(2), "length": Case(4), "dropout": Case(0.4)}
+    kinds = {
+        "transformer": {**common, "heads": Case(1), "kind": Case("gru", along={f"{place}.heads": DROP})},
+        "gru": {**common, "kind": Case("transformer", along={f"{place}.heads": 1})},
+    }
+    return {f"{place}[{kind}].{name}": case for kind, cases in kinds.items() for name, case in cases.items()}
+
+
+TRAIN_TEACHER = {
+    **model("model"),
+    **training("training", {"previous_teacher": "last night's teacher"}),
+    "seed": Case(2),
+    "repeat_items": Case(True, refused=TrainingError),
+    **COMPUTE,
+}
+FELL_BEHIND = {"teacher": "a poor teacher", "previous_teacher": "last night's teacher"}
+CHECK_TEACHER = {
+    "min_over_popularity": Case(1_000.0, refused=TrainingError),
+    "max_drop": Case(0.0, inputs=FELL_BEHIND, refused=TrainingError),
+    "min_coverage": Case(1.0, inputs={"teacher": "a poor teacher"}, refused=TrainingError),
+    "repeat_items": Case(True, refused=TrainingError),
+    **COMPUTE,
+}
+EXPORT_SOFT_TARGETS = {
+    "k": Case(5),
+    "tail_samples": Case(3),
+    "temperatures": Case([1.0, 3.0]),
+    "shard_positions": Case(20),
+    "batch_size": Case(8),
+    "seed": Case(2),
+    "repeat_items": Case(True, refused=TrainingError),
+    **COMPUTE,
+}
+LAST_STUDENT = {"previous_student": "last night's student"}
+MIX = {"alpha": Case(0.8), "temperature": Case(1.0)}
+OWN_MIX = {"student.distillation": DISTILLATION}
+TRAIN_STUDENT = {
+    **training("training", LAST_STUDENT),
+    **{f"distillation.{name}": case for name, case in MIX.items()},
+    **model("student.model"),
+    **training("student.training", LAST_STUDENT, given={"student.training": TRAINING}),
+    **{f"student.distillation.{name}": replace(case, given=OWN_MIX) for name, case in MIX.items()},
+    "seed": Case(2),
+    "repeat_items": Case(True, refused=TrainingError),
+    **COMPUTE,
+}
+PACKAGE = {
+    "parity": Case(1e-30, refused=PackageError),
+    "parity_histories": Case(2),
+    "repeat_items": Case(True, refused=PackageError),
+}
+EVALUATE_CHAMPION = {
+    "ks": Case([1, 5, 10]),
+    "batch_size": Case(16),
+    "threads": Case(2),
+    "latency_threads": Case(2),
+    "latency_requests": Case(20),
+    "short_history": Case(6),
+    "head_share": Case(0.9),
+    "repeat_items": Case(True),
+}
+CASES = {
+    "ingest": INGEST,
+    "validate": VALIDATE,
+    "admit": {"max_quarantined": Case(0.0, refused=DataError)},
+    "prepare": PREPARE,
+    "train_teacher": TRAIN_TEACHER,
+    "check_teacher": CHECK_TEACHER,
+    "export_soft_targets": EXPORT_SOFT_TARGETS,
+    "train_student": TRAIN_STUDENT,
+    "package": PACKAGE,
+    "evaluate": {**EVALUATE_CHAMPION, "repeat_items": Case(True, refused=PackageError)},
+    "evaluate_champion": EVALUATE_CHAMPION,
+}
+
+GATE = {
+    "choose": Case("smallest"),
+    "margin": Case(0.0),
+    "confidence": Case(0.99),
+    "resamples": Case(300),
+    "min_users": Case(1_000),
+    "min_ndcg_at_10": Case(0.9),
+    "min_over_popularity": Case(50.0),
+    "max_bytes": Case(10),
+    "max_p99_ms": Case(0.001),
+    "seed": Case(18),
+}
+GATE_BASE = {
+    "choose": "best_ndcg",
+    "margin": 0.9,
+    "confidence": 0.95,
+    "resamples": 200,
+    "min_users": 5,
+    "min_ndcg_at_10": 0.01,
+    "min_over_popularity": 1.0,
+    "max_bytes": 1000,
+    "max_p99_ms": 25.0,
+    "seed": 17,
+}
+NIGHT = {"cold_every": Case(1), "timezone": Case("Europe/Berlin")}
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory):
+    """A bench in a folder of its own, without a GPU, and where neither exporting nor timing takes its time."""
+    graphs = []
+
+    def export_once(model, length):
+        graphs[:] = graphs or [export_graph(model, length)]
+        return copy.deepcopy(graphs[0])
+
+    threads = torch.get_num_threads()
+    with pytest.MonkeyPatch.context() as patch:
+        root = tmp_path_factory.mktemp("bench")
+        patch.chdir(root)
+        one = Bench(root)
+        patch.setattr("torch.cuda.is_available", lambda: False)
+        patch.setattr("onnxruntime.InferenceSession", one.session)
+        patch.setattr("stillhouse.stages.package.export_graph", export_once)
+        patch.setattr("stillhouse.evaluate.latency._SPAN", 0.0)
+        yield one
+    torch.set_num_threads(threads)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("stage", "setting"), [(stage, name) for stage, cases in CASES.items() for name in cases])
+def test_a_setting_changes_what_its_stage_does(bench, stage, setting):
+    before, after = bench.compare(stage, setting, CASES[stage][setting])
+    assert before != after, f"{stage} does the same whatever {setting} is: it reads it for nothing, or not at all"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", CASES)
+def test_the_same_settings_do_the_same_so_that_a_difference_means_something(bench, stage):
+    assert bench.run(stage)[0] == bench.run(stage, again=True)[0]
+
+
+def test_every_setting_of_every_stage_has_its_case_and_no_other_has():
+    assert {stage: sorted(cases) for stage, cases in CASES.items()} == {
+        stage: sorted(leaves(model)) for stage, model in STAGE_PARAMS.items()
+    }
+
+
+def test_every_setting_that_the_flow_reads_has_its_case_and_no_other_has():
+    assert sorted(GATE) == sorted(leaves(GateParams))
+    assert sorted(NIGHT) == sorted(leaves(NightParams))
+
+
+def test_every_section_of_params_yaml_belongs_to_a_stage_or_to_the_flow():
+    sections = {info.alias or name for name, info in Document.model_fields.items()}
+    models = STAGE_PARAMS.values()
+    of_stages = {key for one in models for key in (one.section, *one.shared, one.instances) if key}
+    of_nights = {key for one in models for key in one.night} & sections
+    assert sections == (of_stages - {"ingest"}) | of_nights | {"gate", "night"}
+
+
+@pytest.fixture(scope="module")
+def judged(tmp_path_factory):
+    """A workspace of two students and a champion as the gate finds them: one student better, the other smaller."""
+    root = tmp_path_factory.mktemp("judged")
+    put(root / "data" / "sequences" / "sequences.json", {"order": "timestamp"})
+    for seed, (name, size, ndcg) in enumerate([("_champion", 900, 0.2), ("transformer", 900, 0.3), ("gru", 800, 0.2)]):
+        users, ranks = np.arange(60), np.random.default_rng(seed).integers(1, 12, 60)
+        rows = Scored(users, np.ones(60, np.int64), np.ones(60, np.int64), ranks, np.zeros((60, 1), np.int64))
+        write_evaluation(root / "evaluations" / name, {"time_window": rows}, 100, {})
+        figures = {name: {"ndcg_at_10": ndcg} for name in ("leave_one_out", "time_window")}
+        popular = {"popularity": {"leave_one_out": {"ndcg_at_10": 0.1}}}
+        put(root / "metrics" / "evaluate" / f"{name}.json", {**figures, **popular, "bytes": size})
+        put(root / "timings" / f"{name}.json", {"p50_ms": 0.5, "p99_ms": 1.0})
+        put(root / "packages" / name / "package.json", {"parity": 1e-6, "parity_limit": 1e-4})
+    return root
+
+
+@pytest.mark.parametrize("setting", GATE)
+def test_a_setting_of_the_gate_changes_its_decision(judged, setting):
+    def decision(section):
+        write_params(judged, gate=section)
+        found = decide(judged)
+        rules = [(one.student, rule.name, rule.value, rule.passed) for one in found.verdicts for rule in one.rules]
+        return found.chosen, rules
+
+    before, after = before_and_after(GATE_BASE, setting, GATE[setting], {})
+    assert decision(before) != decision(after)
+
+
+@pytest.fixture(scope="module")
+def after_one_night(tmp_path_factory):
+    """A repository in which one night of the shop has closed."""
+    root = tmp_path_factory.mktemp("after")
+    subprocess.run(["git", "init", "-q"], cwd=root, check=True)
+    closed = Night(
+        id="2026-03-02",
+        as_of="2026-03-02T00:00:00+00:00",
+        source={"kind": "shop"},
+        fingerprint="0" * 64,
+        cold=True,
+        previous=None,
+        champion=None,
+    )
+    put(root / "night.yaml", closed.document())
+    tag_night(root, closed.id, CLOSED, "closed", ["night.yaml"])
+    return root
+
+
+@pytest.mark.parametrize("setting", NIGHT)
+def test_a_setting_of_the_night_changes_what_is_planned(after_one_night, setting):
+    def planned(section):
+        write_params(after_one_night, night=section)
+        found = plan_night(Request(after_one_night, as_of="2026-03-03T03:00"))
+        assert found.action == "open"
+        return found.night.cold, found.night.as_of
+
+    before, after = before_and_after({"cold_every": 7, "timezone": "UTC"}, setting, NIGHT[setting], {})
+    assert planned(before) != planned(after)
+
+
+def put(path, value):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_json(path, value)
+
+
+def write_params(root, **sections):
+    shipped = yaml.safe_load((Path(__file__).parents[2] / "params.yaml").read_text())
+    put(root / "params.yaml", {**shipped, **sections})
