@@ -1,6 +1,14 @@
 """Workspaces for whole nights, made once a session and copied for each test."""
 
+import contextlib
+import os
 import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
 
 import filelock
 import pytest
@@ -37,3 +45,47 @@ def closed(template, tmp_path):
 def fresh(tmp_path):
     """A workspace in which no night has run, on the tiny shop."""
     return make_workspace(tmp_path / "workspace", TINY)
+
+
+@pytest.fixture(scope="session")
+def prefect_server(tmp_path_factory):
+    """A Prefect server of this test process, which saves each run the start of its own."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    home = tmp_path_factory.mktemp("prefect")
+    quiet = {"PREFECT_HOME": str(home), "PREFECT_SERVER_ANALYTICS_ENABLED": "false", "DO_NOT_TRACK": "1"}
+    with (home / "log").open("w") as log:
+        server = subprocess.Popen(
+            [
+                str(Path(sys.executable).parent / "prefect"),
+                "server",
+                "start",
+                "--host",
+                "127.0.0.1",
+                "--port",
+                str(port),
+            ],
+            env={**os.environ, **quiet},
+            stdout=log,
+            stderr=log,
+        )
+    url = f"http://127.0.0.1:{port}/api"
+    try:
+        deadline = time.monotonic() + 120
+        while True:
+            with contextlib.suppress(OSError), urllib.request.urlopen(f"{url}/health"):
+                break
+            assert server.poll() is None, (home / "log").read_text()
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
+        yield url
+    finally:
+        server.terminate()
+        server.wait(timeout=30)
+
+
+@pytest.fixture
+def served(template, tmp_path, prefect_server):
+    """As `closed`, with a Prefect server that runs already."""
+    return clone(template, tmp_path / "workspace", prefect_server)

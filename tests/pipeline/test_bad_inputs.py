@@ -6,8 +6,9 @@ import filelock
 import numpy as np
 import pandas as pd
 import pytest
-from tasks.champion import champion_line
 from workspaces import TINY, Workspace, clone, make_workspace
+
+from tasks.champion import champion_line
 
 pytestmark = pytest.mark.slow
 
@@ -146,7 +147,7 @@ CASES = {
     "null ids": (table(null_ids), ["user"]),
     "future timestamps": (table(future_timestamps), ["as_of"]),
     "millisecond timestamps": (table(millisecond_timestamps), ["millisecond"]),
-    "every row a duplicate": (table(every_row_a_duplicate), ["duplicate"]),
+    "every row a duplicate": (table(every_row_a_duplicate), ["repeat", "timestamp"]),
     "one user": (table(one_user), ["user"]),
     "one item": (table(one_item), ["item"]),
     "NaN ratings": (table(nan_ratings), ["rating"]),
@@ -177,15 +178,15 @@ def refused(workspace, *arguments, words, **settings):
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_bad_input_is_refused_in_one_line_and_the_champion_stays(on_a_file, tmp_path, name):
-    workspace = clone(on_a_file, tmp_path / "workspace")
+def test_bad_input_is_refused_in_one_line_and_the_champion_stays(on_a_file, tmp_path, prefect_server, name):
+    workspace = clone(on_a_file, tmp_path / "workspace", prefect_server)
     spoil, words = CASES[name]
     spoil(workspace.root)
     refused(workspace, "--as-of", "2026-03-02", words=words)
 
 
-def test_the_night_goes_on_when_the_input_is_mended(on_a_file, tmp_path):
-    workspace = clone(on_a_file, tmp_path / "workspace")
+def test_the_night_goes_on_when_the_input_is_mended(on_a_file, tmp_path, prefect_server):
+    workspace = clone(on_a_file, tmp_path / "workspace", prefect_server)
     half(workspace.root)
     refused(workspace, "--as-of", "2026-03-02", words=["600"])
     frame = good()
@@ -198,15 +199,15 @@ def test_the_night_goes_on_when_the_input_is_mended(on_a_file, tmp_path):
 SQL = {"source.kind": "sql", "source.query": "select * from events", "source.items_path": None}
 
 
-def test_a_database_that_is_down_is_named_without_its_password(on_a_file, tmp_path):
-    workspace = clone(on_a_file, tmp_path / "workspace")
+def test_a_database_that_is_down_is_named_without_its_password(on_a_file, tmp_path, prefect_server):
+    workspace = clone(on_a_file, tmp_path / "workspace", prefect_server)
     workspace.set({**SQL, "source.url": "postgresql+psycopg://shop@127.0.0.1:1/shop"})
     line = refused(workspace, "--as-of", "2026-03-02", words=["127.0.0.1", "database"], env={"PGPASSWORD": "hunter2"})
     assert "hunter2" not in line
 
 
-def test_a_password_in_the_url_is_refused_and_never_shown_or_kept(on_a_file, tmp_path):
-    workspace = clone(on_a_file, tmp_path / "workspace")
+def test_a_password_in_the_url_is_refused_and_never_shown_or_kept(on_a_file, tmp_path, prefect_server):
+    workspace = clone(on_a_file, tmp_path / "workspace", prefect_server)
     workspace.set({**SQL, "source.url": None})
     line = refused(
         workspace,

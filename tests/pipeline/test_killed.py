@@ -70,29 +70,29 @@ def no_process_of(workspace):
 
 
 @pytest.mark.parametrize("stage", TOUCH)
-def test_a_night_killed_in_a_stage_completes_on_the_next_run(closed, stage):
-    closed.set(TOUCH[stage])
-    before = registry_of(closed)
-    closed.kill_in(stage, "--force", after=0.3)
-    assert no_process_of(closed) is True
-    assert registry_of(closed) == before
-    night = yaml.safe_load((closed.root / "night.yaml").read_text())["id"]
+def test_a_night_killed_in_a_stage_completes_on_the_next_run(served, stage):
+    served.set(TOUCH[stage])
+    before = registry_of(served)
+    served.kill_in(stage, "--force", after=0.3)
+    assert no_process_of(served) is True
+    assert registry_of(served) == before
+    night = yaml.safe_load((served.root / "night.yaml").read_text())["id"]
     assert night == "2026-03-02.2"
-    assert f"night/{night}/closed" not in closed.tags()
-    again = closed.run("run")
+    assert f"night/{night}/closed" not in served.tags()
+    again = served.run("run")
     assert "goes on where it stopped" in again.err
-    assert f"night/{night}/closed" in closed.tags()
-    versions, keys = registry_of(closed)
+    assert f"night/{night}/closed" in served.tags()
+    versions, keys = registry_of(served)
     assert len(versions) == len({tuple(version) for version in versions})
     assert len(keys) == len(set(keys))
     assert len(versions) == len(before[0]) + 1
-    assert "up to date" in closed.dvc("status").stdout
+    assert "up to date" in served.dvc("status").stdout
 
 
-def test_a_night_killed_while_it_ingests_completes_on_the_next_run(closed):
-    closed.kill_in("ingest", "--as-of", "2026-03-03", after=0.3)
-    closed.run("run")
-    assert "night/2026-03-03/closed" in closed.tags()
+def test_a_night_killed_while_it_ingests_completes_on_the_next_run(served):
+    served.kill_in("ingest", "--as-of", "2026-03-03", after=0.3)
+    served.run("run")
+    assert "night/2026-03-03/closed" in served.tags()
 
 
 def test_a_killed_night_ends_with_the_bytes_of_an_unbroken_one(closed, tmp_path):
@@ -108,11 +108,11 @@ def test_a_killed_night_ends_with_the_bytes_of_an_unbroken_one(closed, tmp_path)
 
 
 @pytest.mark.parametrize("point", ["tasks.registry.register", "tasks.registry.promote", "tasks.night.close_night"])
-def test_a_night_killed_between_gate_and_close_completes_and_registers_nothing_twice(closed, point):
+def test_a_night_killed_between_gate_and_close_completes_and_registers_nothing_twice(served, point):
     module = point.rpartition(".")[0]
-    closed.set(TOUCH["evaluate@small"])
-    before = registry_of(closed)
-    killed = closed.python(
+    served.set(TOUCH["evaluate@small"])
+    before = registry_of(served)
+    killed = served.python(
         f"""
 import os, signal, sys, {module}
 sys.argv = ['stillhouse', 'run', '--force']
@@ -123,9 +123,9 @@ main()
 """
     )
     assert killed.returncode == -9, killed.stderr
-    assert not [tag for tag in closed.tags() if tag == "night/2026-03-02.2/closed"]
-    closed.run("run")
-    versions, keys = registry_of(closed)
+    assert not [tag for tag in served.tags() if tag == "night/2026-03-02.2/closed"]
+    served.run("run")
+    versions, keys = registry_of(served)
     assert len(versions) == len(before[0]) + 1
     assert len(keys) == len(set(keys))
-    assert "night/2026-03-02.2/closed" in closed.tags()
+    assert "night/2026-03-02.2/closed" in served.tags()

@@ -49,6 +49,11 @@ def test_force_reuses_every_stage_and_registers_nothing_twice(closed):
     assert len(rows) == 11
     assert {row[1] for row in rows} == {"reused"}
     assert registered(closed) == before
+    tags = tracked(closed)
+    assert tags["children"] == 11
+    for stage in ("ingest", "train_teacher", "evaluate@small"):
+        made = json.loads((closed.root / "runs" / f"{stage.replace('@', '/')}.json").read_text())["run_id"]
+        assert tags[f"stage.{stage.replace('@', '.')}.run_id"] == made
     assert closed.tags() == ["night/2026-03-02/closed", "night/2026-03-02/open"]
 
 
@@ -201,6 +206,23 @@ def test_the_champion_recommends(closed):
     assert item not in [row["item"] for row in personal["items"]]
     assert all(row["title"] for row in personal["items"])
     assert "must be given" in closed.run("recommend", code=2).err
+
+
+def tracked(workspace):
+    """The tags of the night's run, and how many stages' runs are its children."""
+    code = """
+import json
+from pathlib import Path
+from stillhouse.tracking.store import connect
+store = connect(Path('.').resolve())
+runs = store.client.search_runs([store.experiment_id])
+night = next(run for run in runs if run.data.tags.get('kind') == 'night')
+children = [run for run in runs if run.data.tags.get('mlflow.parentRunId') == night.info.run_id]
+print(json.dumps(dict(night.data.tags) | {'children': len(children), 'status': night.info.status}))
+"""
+    done = workspace.python(code)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.strip().splitlines()[-1])
 
 
 def registered(workspace):

@@ -50,8 +50,10 @@ TINY = {
 class Workspace:
     """A folder in which `stillhouse` can be run as a user would."""
 
-    def __init__(self, root):
+    def __init__(self, root, server=None):
         self.root = root
+        self.server = server
+        """Address of a Prefect server that runs already; without one each run starts its own, as a user's does."""
 
     def set(self, values):
         path = self.root / "params.yaml"
@@ -73,7 +75,7 @@ class Workspace:
             **kept,
             "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
             "PYTHONPATH": f"{self.root / 'src'}{os.pathsep}{self.root}",
-            "PYTHONWARNINGS": "default",
+            **({"PREFECT_API_URL": self.server, "PREFECT_HOME": str(self.root / ".prefect")} if self.server else {}),
         }
 
     def start(self, *arguments, **settings):
@@ -164,7 +166,7 @@ def make_workspace(root, values):
     return workspace
 
 
-def clone(template, root):
+def clone(template, root, server=None):
     """Copy a workspace; MLflow's database holds absolute paths, which move along."""
     shutil.copytree(template.root, root, symlinks=True)
     database = root / ".stillhouse" / "mlflow.db"
@@ -178,4 +180,4 @@ def clone(template, root):
                         change = f'update "{table}" set "{column[1]}" = replace("{column[1]}", ?, ?)'
                         connection.execute(f'{change} where "{column[1]}" like ?', (old, new, f"%{old}%"))
             connection.commit()
-    return Workspace(root.resolve())
+    return Workspace(root.resolve(), server)

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from stillhouse.errors import ParamsError, StillhouseError
+from stillhouse.runner.lifeline import tie_to_parent, under_a_flow
 
 __all__ = ["cli", "main"]
 
@@ -92,7 +93,6 @@ def stage(workspace: Path, name: str, paths: tuple[str, ...]) -> None:
 
     People run a stage with `dvc repro NAME`, which knows its paths.
     """
-    from stillhouse.runner.lifeline import tie_to_parent
     from stillhouse.runner.stage import run_stage
 
     tie_to_parent()
@@ -131,5 +131,6 @@ def main() -> None:
         click.echo("stillhouse: interrupted; the next run goes on from here", err=True)
         sys.exit(130)
     except StillhouseError as error:
-        click.echo(f"stillhouse: {error}", err=True)
+        if not under_a_flow():  # the flow says it, once
+            click.echo(f"stillhouse: {error}", err=True)
         sys.exit(error.exit_code)

@@ -16,7 +16,7 @@ import signal
 import sys
 import threading
 
-__all__ = ["NIGHT_PID", "TIME_LIMIT", "tie_to_parent"]
+__all__ = ["NIGHT_PID", "TIME_LIMIT", "tie_to_parent", "under_a_flow"]
 
 #: Environment variable that names the process of the flow.
 NIGHT_PID = "STILLHOUSE_NIGHT_PID"
@@ -25,6 +25,11 @@ NIGHT_PID = "STILLHOUSE_NIGHT_PID"
 TIME_LIMIT = "STILLHOUSE_TIME_LIMIT"
 
 _PR_SET_PDEATHSIG = 1
+
+
+def under_a_flow() -> bool:
+    """Say whether this process runs one stage of a flow."""
+    return NIGHT_PID in os.environ
 
 
 def tie_to_parent() -> None:

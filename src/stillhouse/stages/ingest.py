@@ -52,7 +52,11 @@ def ingest(*, snapshot: Path, params: IngestParams, reporter: Reporter) -> Mappi
     _check_unchanged(reading.fingerprint, params)
     rows = reading.interactions
     if not len(rows):
-        raise SourceError(f"the source must hold rows up to {params.as_of.isoformat()}, found none (source)")
+        place = params.source.path or params.source.query or "the shop"
+        raise SourceError(
+            f"the source must hold rows up to {params.as_of.isoformat()}, found none ({place}): "
+            "look at the source, or at --as-of"
+        )
     reporter.note(f"{len(rows):,} rows read")
     (snapshot / "interactions").mkdir(parents=True)
     position = is_position_ordered(params.source)
