@@ -41,5 +41,6 @@ def nightly(request: Request, plan: Plan) -> Summary:
         decision = judge_students(night)
         versions = register_students(night, decision)
         standing = promote_chosen(night, decision, versions)
+        summary = summarise(night, stages, decision, versions, standing)
         close_night(night)
-        return summarise(night, stages, decision, versions, standing)
+        return summary

@@ -7,23 +7,50 @@ from pathlib import Path
 
 from stillhouse.data.files import sha256_tree
 from stillhouse.errors import RegistryError
-from stillhouse.lineage.entry import Numbered
+from stillhouse.lineage.entry import Anchor, Numbered
 from stillhouse.lineage.ledger import head, verify_chain
 from stillhouse.lineage.projection import State, state
 from stillhouse.tracking import aliases, ledger_store
 from stillhouse.tracking import registry as versions_store
+from stillhouse.tracking.settings import tracking_of
+from tasks import versions
 
-__all__ = ["champion_line", "champion_version", "fetch_champion", "ledger_head", "repair"]
+__all__ = [
+    "champion_line",
+    "champion_package",
+    "champion_version",
+    "fetch_champion",
+    "ledger_anchors",
+    "ledger_head",
+    "promoted_by",
+    "repair",
+]
 
 
 def _entries(root: Path) -> Sequence[Numbered]:
-    return verify_chain(ledger_store.read(root))
+    """Return the ledger's entries, held against the heads that closed nights' tags have written down.
+
+    Nothing is created by looking: where the workspace has no database yet, there is no entry.
+    """
+    database = tracking_of(root).database
+    there = database is None or database.exists()
+    return verify_chain(ledger_store.read(root) if there else (), ledger_anchors(root))
+
+
+def ledger_anchors(root: Path) -> list[Anchor]:
+    """Return the ledger's head as each closed night's tag names it."""
+    return [Anchor(head, f"git tag night/{night}/closed") for night, head in versions.ledger_heads(root)]
+
+
+def promoted_by(root: Path, night: str) -> bool:
+    """Say whether a student of ``night`` was made champion by the gate."""
+    return any(one.entry.kind == "promoted" and one.entry.night == night for one in _entries(root))
 
 
 def ledger_head(root: Path) -> str | None:
-    """Return number and hash of the ledger's last entry, as they are anchored elsewhere; ``None``: it is empty."""
+    """Return the hash of the ledger's last entry, which a closed night's tag anchors; ``None``: it is empty."""
     last = head(_entries(root))
-    return f"{last.number}:{last.hash}" if last else None
+    return last.hash if last else None
 
 
 def repair(root: Path) -> State:
@@ -42,6 +69,19 @@ def champion_version(root: Path) -> int | None:
     return state(_entries(root)).champion
 
 
+def champion_package(root: Path) -> tuple[int, str] | None:
+    """Return the champion's version and its package's SHA-256, both by the ledger; ``None``: there is none yet.
+
+    Raises:
+        RegistryError: the ledger is not whole.
+    """
+    entries = _entries(root)
+    version = state(entries).champion
+    if version is None:
+        return None
+    return version, next(one.entry.package for one in reversed(entries) if one.entry.version == version)
+
+
 def fetch_champion(root: Path, target: Path) -> int | None:
     """Copy the champion's package to ``target`` (which must not exist), checked against the ledger's hash.
 
@@ -51,11 +91,10 @@ def fetch_champion(root: Path, target: Path) -> int | None:
     Raises:
         RegistryError: its files are not what the ledger names.
     """
-    entries = _entries(root)
-    version = state(entries).champion
-    if version is None:
+    champion = champion_package(root)
+    if champion is None:
         return None
-    stated = next(numbered.entry.package for numbered in reversed(entries) if numbered.entry.version == version)
+    version, stated = champion
     versions_store.download(root, version, target)
     if (found := sha256_tree(target)) != stated:
         raise RegistryError(

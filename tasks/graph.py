@@ -87,17 +87,16 @@ def bring_up_to_date(root: Path, name: str, environment: Mapping[str, str]) -> b
         RuntimeError: the stage ended in any other way.
     """
     from dvc.exceptions import ReproductionError
-    from dvc.repo import Repo
 
     state = root / STATE
     outcome.clear(state, name)
-    try:
-        with Repo(str(root), _wait_for_lock=True) as repo:
+    with _repository(root) as repo:
+        try:
             repo.reproduce(name, single_item=True, run_env=dict(environment))
-    except ReproductionError as error:
-        outcome.raise_if_failed(state, name)
-        note = outcome.outcome(state, name) or {}
-        raise RuntimeError(f"stage {name} failed: {note.get('error') or error.__cause__ or error}") from error
+        except ReproductionError as error:
+            outcome.raise_if_failed(state, name)
+            note = outcome.outcome(state, name) or {}
+            raise RuntimeError(f"stage {name} failed: {note.get('error') or error.__cause__ or error}") from error
     return outcome.outcome(state, name) is not None
 
 
@@ -128,15 +127,17 @@ def copy_at(root: Path, commit: str, path: str, target: Path) -> bool:
     Raises:
         NightError: its content is neither in the cache nor in the remote.
     """
+    from dvc_data.index import DataIndexDirError
+
     with _repository(root, rev=commit) as repo:
         files = repo.dvcfs
-        if not files.exists(path):
-            return False
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(target, ignore_errors=True)
         try:
+            if not files.exists(path):
+                return False
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.rmtree(target, ignore_errors=True)
             files.get(path, str(target), recursive=files.isdir(path))
-        except (FileNotFoundError, OSError) as error:
+        except (OSError, DataIndexDirError) as error:
             raise NightError(
                 one_line(f"{path} of commit {commit[:12]} must be in DVC's cache or remote, found neither: {error}")
             ) from error

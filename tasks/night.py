@@ -25,7 +25,7 @@ from stillhouse.tracking.registry import version_of
 from tasks import graph, versions
 from tasks.champion import champion_version, fetch_champion
 
-__all__ = ["Night", "Plan", "close_night", "closed_night", "current_open", "last_closed", "open_night", "read_night"]
+__all__ = ["Night", "Plan", "close_night", "closed_night", "last_closed", "open_night", "read_night", "unclosed"]
 
 NIGHT_FILE = "night.yaml"
 PREVIOUS = "previous"
@@ -48,6 +48,8 @@ class Night:
     """Whether teacher and students start afresh."""
     previous: str | None
     """Id of the closed night that ``previous/`` was filled from."""
+    revises: str | None
+    """Id of the night that this one performs again, from the same ``previous/``; ``None`` for a night of its own."""
     champion: int | None
     """The version in ``previous/champion``, which the students are held against."""
 
@@ -63,15 +65,25 @@ class Plan:
     action: Literal["open", "resume", "repeat", "nothing"]
     """``repeat``: perform a closed night again."""
     night: Night
-    champion_only: bool = False
-    """Open on the ``previous/`` that is there, with the champion alone refreshed."""
     notes: tuple[str, ...] = field(default=())
 
 
 def read_night(root: Path) -> Night | None:
-    """Return the night in ``night.yaml``, or ``None`` where there is none."""
+    """Return the night in ``night.yaml``, or ``None`` where there is none.
+
+    Raises:
+        NightError: the file is no night.
+    """
     path = root / NIGHT_FILE
-    return Night(**read_yaml(path)) if path.exists() else None
+    return _night(read_yaml(path), NIGHT_FILE) if path.exists() else None
+
+
+def _night(values: Any, where: str) -> Night:
+    try:
+        return Night(**values)
+    except TypeError:
+        names = ", ".join(Night.__dataclass_fields__)
+        raise NightError(f"{where} must hold {names} and nothing else, found something else: remove the file") from None
 
 
 def closed_night(root: Path, night: str) -> Night:
@@ -83,7 +95,7 @@ def closed_night(root: Path, night: str) -> Night:
     commit = versions.tag_commit(root, night, versions.CLOSED)
     if commit is None:
         raise NightError(f"night {night} must be closed, found no tag night/{night}/closed")
-    return Night(**yaml.safe_load(versions.read_at(root, commit, NIGHT_FILE)))
+    return _night(yaml.safe_load(versions.read_at(root, commit, NIGHT_FILE)), f"night/{night}/closed: {NIGHT_FILE}")
 
 
 def last_closed(root: Path) -> Night | None:
@@ -92,12 +104,10 @@ def last_closed(root: Path) -> Night | None:
     return closed_night(root, closed[-1]) if closed else None
 
 
-def current_open(root: Path) -> Night | None:
-    """Return the night that was opened and has not closed, or ``None``."""
+def unclosed(root: Path) -> Night | None:
+    """Return the night in ``night.yaml`` where it has not closed, opened to the end or not."""
     night = read_night(root)
-    if night is None or versions.tag_commit(root, night.id, versions.CLOSED):
-        return None
-    return night if versions.tag_commit(root, night.id, versions.OPEN) else None
+    return None if night is None or versions.tag_commit(root, night.id, versions.CLOSED) else night
 
 
 def open_night(root: Path, plan: Plan) -> Night:
@@ -117,13 +127,14 @@ def open_night(root: Path, plan: Plan) -> Night:
     if plan.action in ("nothing", "repeat"):
         return night
     if plan.action == "open":
-        if plan.champion_only:
-            _restore_previous(root, night)
+        if night.revises is not None:
+            _restore_previous(root, night.revises)
         else:
             _fill_previous(root, night)
         night = _with_champion(root, night)
     elif _other_champion(root, night):
         night = _with_champion(root, night)
+    _add_students(root)
     text = yaml.safe_dump(night.document(), sort_keys=True, allow_unicode=True)
     write_bytes(root / NIGHT_FILE, text.encode())
     versions.tag_night(root, night.id, versions.OPEN, f"Night {night.id}, opened", _TAGGED)
@@ -147,28 +158,47 @@ def _with_champion(root: Path, night: Night) -> Night:
     return replace(night, champion=version)
 
 
-def _restore_previous(root: Path, night: Night) -> None:
-    """Bring back the ``previous/`` that the closed night of the same time had."""
-    day = night.id.partition(".")[0]
-    closed = [name for name in versions.nights(root, versions.CLOSED) if name.partition(".")[0] == day]
-    commit = versions.tag_commit(root, closed[-1], versions.CLOSED) or ""
-    write_bytes(root / "previous.dvc", versions.read_at(root, commit, "previous.dvc").encode())
+def _restore_previous(root: Path, revised: str) -> None:
+    """Bring back the ``previous/`` that the night of that id had, closed or not."""
+    commit = versions.tag_commit(root, revised, versions.CLOSED) or versions.tag_commit(root, revised, versions.OPEN)
+    write_bytes(root / "previous.dvc", versions.read_at(root, commit or "", "previous.dvc").encode() + b"\n")
     graph.restore_tracked(root, PREVIOUS)
 
 
 def _fill_previous(root: Path, night: Night) -> None:
     fresh = root / STATE / "previous.new"
     shutil.rmtree(fresh, ignore_errors=True)
-    commit = versions.tag_commit(root, night.previous, versions.CLOSED) if night.previous else None
-    wanted = dict(_HANDED_ON)
-    _, plain = load_document(root / "params.yaml")
-    wanted |= {f"students/{name}": f"{_STUDENTS}/{name}" for name in plain["students"]}
-    for name, path in wanted.items():
-        weights = name == "teacher" or name.startswith("students/")
-        if not commit or (weights and night.cold) or not graph.copy_at(root, commit, path, fresh / name):
+    for name, path in _HANDED_ON.items():
+        if night.previous is None or (name == "teacher" and night.cold):
             write_none(fresh / name)
+        elif not graph.copy_at(root, _commit(root, night.previous), path, fresh / name):
+            raise NightError(
+                f"night {night.previous} must have left {path}, found nothing: dvc.yaml and tasks/night.py differ"
+            )
+    for name in _student_names(root):
+        path = f"{_STUDENTS}/{name}"
+        kept = night.previous is not None and not night.cold
+        if not (kept and graph.copy_at(root, _commit(root, night.previous or ""), path, fresh / "students" / name)):
+            write_none(fresh / "students" / name)
     shutil.rmtree(root / PREVIOUS, ignore_errors=True)
     fresh.replace(root / PREVIOUS)
+
+
+def _commit(root: Path, night: str) -> str:
+    return versions.tag_commit(root, night, versions.CLOSED) or ""
+
+
+def _student_names(root: Path) -> list[str]:
+    return list(load_document(root / "params.yaml")[0].students)
+
+
+def _add_students(root: Path) -> None:
+    """Give a student that params.yaml has got since an empty start; what is there stays as it is."""
+    missing = [name for name in _student_names(root) if not (root / PREVIOUS / "students" / name).exists()]
+    for name in missing:
+        write_none(root / PREVIOUS / "students" / name)
+    if missing:
+        graph.track(root, PREVIOUS)
 
 
 def close_night(root: Path, night: Night, ledger_head: str | None) -> str:
@@ -193,7 +223,7 @@ def close_night(root: Path, night: Night, ledger_head: str | None) -> str:
         )
     if commit is None:
         graph.push(root)
-        message = f"Night {night.id}, closed\n\nLedger-Head: {ledger_head or 'none'}"
+        message = versions.closing_message(night.id, ledger_head)
         commit = versions.tag_night(root, night.id, versions.CLOSED, message, _TAGGED)
     shutil.rmtree(root / STATE / "resume", ignore_errors=True)
     return commit

@@ -1,22 +1,44 @@
-"""What a run will do: open a night, go on with one, or nothing. Looks, and changes nothing."""
+"""What a run will do: open a night, go on with one, or nothing. Looks, and changes nothing.
+
+============================  =================================================================
+what is there                 what a run does
+============================  =================================================================
+an unclosed night, its        goes on with it (``resume``), or opens it again where it was
+source unchanged              killed while it opened (``open``)
+the same, but its student     a revision, for that decision stands and cannot be taken again
+was promoted and settings
+changed since
+a source on which the last    ``nothing``; with ``--force`` the same once more (``repeat``), or a
+night closed                  revision where settings or code have changed
+another source for the last   a revision: the same start, other data
+night's own ``as_of``
+anything else                 a new night
+============================  =================================================================
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from stillhouse.errors import NightError, ParamsError
+import yaml
+
+from stillhouse.errors import NightError, ParamsError, SourceError
 from stillhouse.params.base import build
 from stillhouse.params.document import Document, load_document
 from stillhouse.params.source import SourceSpec
 from tasks import graph, versions
-from tasks.night import Night, Plan, current_open, last_closed, read_night
+from tasks.champion import promoted_by
+from tasks.night import Night, Plan, last_closed, read_night, unclosed
 
 __all__ = ["Request", "Standing", "plan_night", "standing"]
+
+#: Sections of params.yaml that the flow itself reads, and DVC therefore does not watch.
+_FLOW_READS = ("gate", "night", "students")
 
 
 @dataclass(frozen=True)
@@ -29,56 +51,115 @@ class Request:
     force: bool = False
 
 
+@dataclass(frozen=True)
+class _Desk:
+    """All that a plan is made from."""
+
+    request: Request
+    document: Document
+    params: Mapping[str, Any]
+    source: Mapping[str, Any]
+    spec: SourceSpec
+    last: Night | None
+    asked: datetime | None
+    fingerprint: Callable[[datetime], str]
+
+    @property
+    def root(self) -> Path:
+        return self.request.workspace
+
+
 def plan_night(request: Request) -> Plan:
     """Decide what a run will do, changing nothing.
 
     Raises:
         ParamsError: a setting, the source or ``as_of`` is impossible.
         SourceError: the source cannot be reached or read.
-        NightError: the workspace is no git repository, or ``as_of`` lies before the last closed night.
+        NightError: ``as_of`` lies before the last closed night, or the source is of another kind of data.
+        RegistryError: the ledger is not whole.
     """
+    desk = _desk(request)
+    current = unclosed(desk.root)
+    if current is not None and (plan := _go_on(desk, current)) is not None:
+        return plan
+    as_of = desk.asked or _due(desk)
+    last = desk.last
+    if last is None:
+        return Plan("open", _new_night(desk, as_of))
+    _require_follows(desk, as_of, last)
+    if desk.fingerprint(as_of) == last.fingerprint and not (request.force and desk.asked not in (None, _time(last))):
+        return _known(desk, last)
+    if as_of == _time(last):
+        return Plan("open", _revision(desk, last, fingerprint=desk.fingerprint(as_of), source=desk.source))
+    return Plan("open", _new_night(desk, as_of))
+
+
+def _desk(request: Request) -> _Desk:
     from stillhouse.data.sources import fingerprint
 
-    root = request.workspace
-    document, plain = load_document(root / "params.yaml")
-    source = _source(request, plain["source"])
+    document, params = load_document(request.workspace / "params.yaml")
+    source = _source(request, params["source"])
     spec = build(SourceSpec, source, "params.yaml: source")
-    last = last_closed(root)
-    current = current_open(root)
-    asked = _parse_time(request.as_of, document) if request.as_of else None
+    seen: dict[datetime, str] = {}
 
-    if current and _same_time(asked, current) and current.source == source:
-        digest = fingerprint(spec, datetime.fromisoformat(current.as_of))
-        if digest == current.fingerprint:
-            return Plan("resume", current)
-        if asked or spec.kind == "shop":
-            return Plan("resume", replace(current, fingerprint=digest))
-    if last and _same_time(asked, last):
-        digest = fingerprint(spec, datetime.fromisoformat(last.as_of))
-        if digest == last.fingerprint:
-            return _known(root, request, last)
-    as_of = asked or _due(spec)
-    digest = fingerprint(spec, as_of)
-    if last and digest == last.fingerprint and not request.force:
-        return Plan("nothing", last)
-    if last and as_of < datetime.fromisoformat(last.as_of):
-        raise NightError(
-            f"a night must be later than the last closed one ({last.id}), got as_of {as_of.isoformat()} (--as-of): "
-            "past nights belong in a workspace of their own"
-        )
-    return Plan("open", _new_night(root, document, as_of, source, digest, last))
+    def cached(as_of: datetime) -> str:
+        if as_of not in seen:
+            seen[as_of] = fingerprint(spec, as_of)
+        return seen[as_of]
+
+    asked = None if request.as_of is None else _parse_time(request.as_of, document)
+    return _Desk(request, document, params, source, spec, last_closed(request.workspace), asked, cached)
 
 
-def _known(root: Path, request: Request, last: Night) -> Plan:
+def _go_on(desk: _Desk, current: Night) -> Plan | None:
+    """Plan for a night that has not closed; ``None`` where it is left behind."""
+    if current.source != desk.source or desk.asked not in (None, _time(current)):
+        return None
+    digest = desk.fingerprint(_time(current))
+    if digest != current.fingerprint:
+        if desk.asked is None and desk.spec.kind != "shop":
+            return None  # the data has moved on, and so has the time
+        current = replace(current, fingerprint=digest)
+    if versions.tag_commit(desk.root, current.id, versions.OPEN) is None:
+        return Plan("open", current)
+    if promoted_by(desk.root, current.id) and _stale(desk, current, versions.OPEN):
+        return Plan("open", _revision(desk, current))
+    return Plan("resume", current)
+
+
+def _known(desk: _Desk, last: Night) -> Plan:
     """Plan for a source on which ``last`` has closed already."""
-    stale = sorted(graph.changed(root)) if read_night(root) == last else ["another night's outputs"]
-    if not request.force:
-        hint = "settings or code have changed since: --force performs it again" if stale else ""
-        return Plan("nothing", last, notes=(hint,) if hint else ())
-    if not stale:
-        return Plan("repeat", last)
-    again = replace(last, id=_free_id(root, last.id.partition(".")[0]))
-    return Plan("open", again, champion_only=True)
+    stale = _stale(desk, last, versions.CLOSED)
+    if not desk.request.force:
+        return Plan("nothing", last, notes=(f"{stale}: --force performs the night again",) if stale else ())
+    return Plan("open", _revision(desk, last)) if stale else Plan("repeat", last)
+
+
+def _stale(desk: _Desk, night: Night, state: str) -> str:
+    """Say what has changed since ``night`` was tagged, "" where nothing has."""
+    found = read_night(desk.root)
+    if found is None or found.id != night.id:
+        return "another night was opened since"
+    held = yaml.safe_load(
+        versions.read_at(desk.root, versions.tag_commit(desk.root, night.id, state) or "", "params.yaml")
+    )
+    changed = [name for name in _FLOW_READS if held.get(name) != desk.params.get(name)]
+    if changed or graph.changed(desk.root):
+        return "settings or code have changed since" + (f" ({', '.join(changed)})" if changed else "")
+    return ""
+
+
+def _require_follows(desk: _Desk, as_of: datetime, last: Night) -> None:
+    if as_of < _time(last):
+        raise NightError(
+            f"a night must not be earlier than the last closed one ({last.id}), got as_of {as_of.isoformat()}: "
+            "give a later --as-of; past nights belong in a workspace of their own"
+        )
+    if (last.source["kind"] == "shop") != (desk.spec.kind == "shop"):
+        raise NightError(
+            f"the built-in shop and other data must not share a workspace, the last night ({last.id}) was of kind "
+            f"{last.source['kind']}, got {desk.spec.kind} (params.yaml: source.kind, --source): run it in a fresh clone"
+        )
 
 
 def _source(request: Request, default: Mapping[str, Any]) -> dict[str, Any]:
@@ -89,6 +170,10 @@ def _source(request: Request, default: Mapping[str, Any]) -> dict[str, Any]:
         return {**chosen, "kind": "shop"}
     if "://" in request.source:
         return {**chosen, "kind": "sql", "url": request.source}
+    if not (request.workspace / request.source).exists():
+        raise SourceError(
+            f"a source must be a file, a folder, an SQL URL or shop, found none at {request.source} (--source)"
+        )
     keep = chosen.get("items_path") if chosen["kind"] == "file" else None
     return {**chosen, "kind": "file", "path": request.source, "items_path": keep}
 
@@ -105,40 +190,44 @@ def _parse_time(text: str, document: Document) -> datetime:
     return moment.astimezone(UTC)
 
 
-def _same_time(asked: datetime | None, night: Night) -> bool:
-    return asked is None or asked == datetime.fromisoformat(night.as_of)
+def _time(night: Night) -> datetime:
+    return datetime.fromisoformat(night.as_of)
 
 
-def _due(spec: SourceSpec) -> datetime:
-    """Return the time of a night that nobody scheduled: the shop's own first night, or this moment."""
-    if spec.kind == "shop":
+def _due(desk: _Desk) -> datetime:
+    """Return the time of a night that nobody scheduled: the shop's own last or first night, or this moment."""
+    if desk.spec.kind == "shop":
         from stillhouse.data.shop import first_as_of
 
-        return first_as_of(spec.shop)
+        return _time(desk.last) if desk.last is not None else first_as_of(desk.spec.shop)
     return datetime.now(UTC).replace(microsecond=0)
 
 
-def _new_night(
-    root: Path, document: Document, as_of: datetime, source: Mapping[str, Any], digest: str, last: Night | None
-) -> Night:
-    name = as_of.strftime("%Y-%m-%d" if as_of.time() == datetime.min.time() else "%Y-%m-%dT%H%M%S")
-    every = document.night.cold_every
-    count = len(versions.nights(root, versions.CLOSED))
+def _new_night(desk: _Desk, as_of: datetime) -> Night:
+    every = desk.document.night.cold_every
+    count = len(versions.nights(desk.root, versions.CLOSED))
     return Night(
-        id=_free_id(root, name),
+        id=_free_id(
+            desk.root, as_of.strftime("%Y-%m-%d" if as_of.time() == datetime.min.time() else "%Y-%m-%dT%H%M%S")
+        ),
         as_of=as_of.isoformat(),
-        source=source,
-        fingerprint=digest,
-        cold=last is None or (every > 0 and count % every == 0),
-        previous=last.id if last else None,
+        source=desk.source,
+        fingerprint=desk.fingerprint(as_of),
+        cold=desk.last is None or (every > 0 and count % every == 0),
+        previous=desk.last.id if desk.last else None,
+        revises=None,
         champion=None,
     )
 
 
+def _revision(desk: _Desk, night: Night, **changes: Any) -> Night:
+    """Return ``night`` once more under a free id: it starts from what ``night`` started from."""
+    return replace(night, id=_free_id(desk.root, night.id.partition(".")[0]), revises=night.id, **changes)
+
+
 def _free_id(root: Path, name: str) -> str:
-    taken = set(versions.nights(root, versions.CLOSED))
-    revision = 2
-    free = name
+    taken = {*versions.nights(root, versions.CLOSED), *versions.nights(root, versions.OPEN)}
+    revision, free = 2, name
     while free in taken:
         free = f"{name}.{revision}"
         revision += 1
@@ -159,7 +248,7 @@ class Standing:
 
 def standing(root: Path) -> Standing:
     """Return the last closed night, the open one, and what is not up to date."""
-    last, current = last_closed(root), current_open(root)
+    last, current = last_closed(root), unclosed(root)
     at = versions.commit_time(root, last.id, versions.CLOSED) if last else None
     stale = tuple(name for name in sorted(graph.changed(root)) if name != "previous.dvc") if read_night(root) else ()
     return Standing(last.id if last else None, at, current.id if current else None, stale)

@@ -18,6 +18,7 @@ from stillhouse.lineage.statement import build, canonical, subjects
 from stillhouse.params.base import read_yaml
 from tasks import versions
 from tasks.gate import Decision
+from tasks.graph import read_graph
 from tasks.night import Night
 
 __all__ = ["Record", "record_of", "stage_runs"]
@@ -44,12 +45,8 @@ class Record:
 
 def stage_runs(root: Path) -> dict[str, str]:
     """Return stage → the tracking run that made its outputs, from ``runs/``."""
-    files = sorted((root / "runs").rglob("*.json"))
-    return {_stage_of(file.relative_to(root / "runs")): read_json(file)["run_id"] for file in files}
-
-
-def _stage_of(file: Path) -> str:
-    return "@".join(file.with_suffix("").parts)
+    files = {stage.name: root / "runs" / f"{stage.name.replace('@', '/')}.json" for stage in read_graph(root)}
+    return {name: read_json(file)["run_id"] for name, file in files.items() if file.exists()}
 
 
 def record_of(root: Path, night: Night, student: str, decision: Decision) -> Record:

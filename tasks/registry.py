@@ -12,7 +12,7 @@ from stillhouse.lineage.ledger import counting, following
 from stillhouse.lineage.projection import State
 from stillhouse.tracking import ledger_store
 from stillhouse.tracking import registry as versions_store
-from tasks.champion import repair
+from tasks.champion import ledger_anchors, repair
 from tasks.gate import Decision
 from tasks.night import Night
 from tasks.record import record_of
@@ -64,9 +64,10 @@ def promote(root: Path, night: Night, decision: Decision, versions: dict[str, in
     Raises:
         RegistryError: the ledger is not whole, or another champion came in between.
     """
+    anchors = ledger_anchors(root)
     for verdict in decision.verdicts:
         entry = _entry(root, night, decision, verdict, versions[verdict.student])
-        ledger_store.append(root, partial(following, entry), counting)
+        ledger_store.append(root, partial(following, entry, anchors=anchors), counting)
     return repair(root)
 
 
@@ -75,7 +76,7 @@ def _entry(root: Path, night: Night, decision: Decision, verdict: Verdict, versi
     info = versions_store.version_of(root, version)
     return Entry(
         kind="promoted" if chosen else "registered" if verdict.passed else "refused",
-        key=f"gate:{night.id}:{version}",
+        key=f"gate:{night.id}:{version}:{decision.digest[:12]}",
         night=night.id,
         version=version,
         name=verdict.student,

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from stillhouse.data.files import sha256_tree
 from stillhouse.data.sequences import Sequences
 from stillhouse.data.vocabulary import Vocabulary
 from stillhouse.errors import ServingError
 from stillhouse.runner.stage import STATE
 from stillhouse.serve.student import Student
 from stillhouse.tracking.registry import version_of
-from tasks.champion import champion_version, fetch_champion
+from tasks.champion import champion_package, fetch_champion, repair
 
 __all__ = ["Champion", "history_of", "load_champion"]
 
@@ -33,18 +36,29 @@ def load_champion(root: Path) -> Champion:
         ServingError: there is no champion yet.
         RegistryError: its files are not what the ledger names.
     """
-    version = champion_version(root)
-    if version is None:
+    champion = champion_package(root)
+    if champion is None:
         raise ServingError("a champion must be there to answer, found none: `stillhouse run` makes one")
+    repair(root)
+    version, digest = champion
+    place = root / STATE / "serving" / digest
+    if not place.exists() or sha256_tree(place) != digest:
+        _keep(root, place)
     info = version_of(root, version)
-    place = root / STATE / "serving" / info.package
-    if not place.exists():
-        fresh = place.with_name(f"{place.name}.new")
-        shutil.rmtree(fresh, ignore_errors=True)
+    return Champion(
+        Student.load(place, digest=digest), f"student version {version} ({info.name} of night {info.night})"
+    )
+
+
+def _keep(root: Path, place: Path) -> None:
+    """Fetch the champion's files to ``place``; of two that do so at once, either's will do."""
+    place.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=place.parent) as folder:
+        fresh = Path(folder) / "package"
         fetch_champion(root, fresh)
-        fresh.replace(place)
-    student = Student.load(place, digest=info.package)
-    return Champion(student, f"student version {version} ({info.name} of night {info.night})")
+        shutil.rmtree(place, ignore_errors=True)
+        with contextlib.suppress(OSError):  # another was first
+            fresh.replace(place)
 
 
 def history_of(root: Path, user: str) -> tuple[list[str], bool]:

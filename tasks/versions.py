@@ -8,6 +8,7 @@ tag and a folder of the same name, hence no plain ``night/ID`` (ADR 0005).
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import tempfile
@@ -15,12 +16,30 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime
 from pathlib import Path
 
-from stillhouse.errors import NightError, one_line
+from stillhouse.errors import NightError, ParamsError, one_line
 
-__all__ = ["CLOSED", "LOCK", "OPEN", "commit_time", "nights", "read_at", "tag_commit", "tag_night"]
+__all__ = [
+    "CLOSED",
+    "LOCK",
+    "OPEN",
+    "closing_message",
+    "commit_time",
+    "ledger_heads",
+    "nights",
+    "read_at",
+    "require_workspace",
+    "tag_commit",
+    "tag_night",
+]
 
 OPEN = "open"
 CLOSED = "closed"
+
+#: A night's id: its day, perhaps its time, perhaps a revision.
+_ID = re.compile(r"[0-9T-]+(\.\d+)?")
+
+#: What a closed night's message names the ledger's head by.
+_HEAD = "Ledger-Head"
 
 #: DVC's lock, which changes while a night goes on.
 LOCK = "dvc.lock"
@@ -37,9 +56,17 @@ _CODE = ("src", "flows", "tasks", "dvc.yaml", "params.yaml", "requirements.txt",
 
 
 def _git(root: Path, *arguments: str, env: Mapping[str, str] | None = None) -> str:
-    done = subprocess.run(
-        ["git", *arguments], cwd=root, env={**os.environ, **(env or {})}, capture_output=True, text=True, check=False
-    )
+    try:
+        done = subprocess.run(
+            ["git", *arguments],
+            cwd=root,
+            env={**os.environ, **(env or {})},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    except FileNotFoundError:
+        raise NightError("git must be installed and on PATH, found none") from None
     if done.returncode:
         raise NightError(one_line(f"git {arguments[0]} must succeed in the workspace, it said: {done.stderr}"))
     return done.stdout.strip()
@@ -48,7 +75,8 @@ def _git(root: Path, *arguments: str, env: Mapping[str, str] | None = None) -> s
 def nights(root: Path, state: str) -> list[str]:
     """Return the ids of the nights tagged ``open`` or ``closed``, oldest first."""
     names = _git(root, "for-each-ref", "--format=%(refname)", f"refs/tags/night/*/{state}").split()
-    return sorted((name.split("/")[3] for name in names), key=_order)
+    found = [name.split("/")[3] for name in names]
+    return sorted((name for name in found if _ID.fullmatch(name)), key=_order)
 
 
 def _order(night: str) -> tuple[str, int]:
@@ -73,7 +101,47 @@ def read_at(root: Path, commit: str, path: str) -> str:
     Raises:
         NightError: the commit holds no such file.
     """
-    return _git(root, "show", f"{commit}:{path}")
+    return _git(root, "show", f"{commit}:./{path}")
+
+
+def _head(root: Path) -> str | None:
+    """Return the commit that is checked out, ``None`` in a repository without one."""
+    try:
+        return _git(root, "rev-parse", "--quiet", "--verify", "HEAD")
+    except NightError:
+        return None
+
+
+def closing_message(night: str, ledger_head: str | None) -> str:
+    """Return the message of a closed night's commit, which anchors the ledger's head."""
+    return f"Night {night}, closed\n\n{_HEAD}: {ledger_head or 'none'}"
+
+
+def ledger_heads(root: Path) -> list[tuple[str, str]]:
+    """Return (night, hash of the ledger's head) for each closed night whose tag names one, oldest first."""
+    found = []
+    for night in nights(root, CLOSED):
+        message = _git(root, "log", "-1", "--format=%B", f"refs/tags/night/{night}/{CLOSED}")
+        head = re.search(rf"^{_HEAD}: ([0-9a-f]{{64}})$", message, re.MULTILINE)
+        if head is not None:
+            found.append((night, head.group(1)))
+    return found
+
+
+def require_workspace(root: Path) -> None:
+    """Refuse a folder in which no night can be kept.
+
+    Raises:
+        ParamsError: there is no params.yaml or dvc.yaml.
+        NightError: it is not the top of a git repository.
+    """
+    for name in ("params.yaml", "dvc.yaml"):
+        if not (root / name).is_file():
+            raise ParamsError(
+                f"{name} must exist, found none in {root}: run from a Stillhouse workspace, or name one with -C"
+            )
+    if Path(_git(root, "rev-parse", "--show-toplevel")).resolve() != root.resolve():
+        raise NightError(f"a workspace must be the top of a git repository, found {root} inside another: clone it anew")
 
 
 def tag_night(root: Path, night: str, state: str, message: str, files: Iterable[str]) -> str:
@@ -102,11 +170,11 @@ def tag_night(root: Path, night: str, state: str, message: str, files: Iterable[
         _git(root, "add", "--", *(name for name in _CODE if (root / name).exists()), env=env)
         _git(root, "add", "--force", "--", *(name for name in files if (root / name).exists()), env=env)
         tree = _git(root, "write-tree", env=env)
-        head = _git(root, "for-each-ref", "--count=1", "--format=x", "refs/heads") and _git(root, "rev-parse", "HEAD")
-        parents = ("-p", head) if head else ()
         before = tag_commit(root, night, state)
         if before and not _git(root, "diff", "--name-only", before, tree, "--", ".", f":(exclude){LOCK}"):
             return before
+        # A tag that moves keeps what it named before among its commit's parents: a registered record may name it.
+        parents = [word for parent in (_head(root), before) if parent for word in ("-p", parent)]
         commit = _git(root, "commit-tree", tree, *parents, "-m", message, env=env)
     _git(root, "update-ref", f"refs/tags/night/{night}/{state}", commit)
     return commit

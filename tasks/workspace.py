@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import FrameType
 
 import filelock
 import psutil
@@ -69,14 +71,30 @@ def exclusive(root: Path) -> Iterator[None]:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
+        before = signal.signal(signal.SIGINT, _interrupted(token))
         try:
             yield
         finally:
+            signal.signal(signal.SIGINT, before)
             watcher.kill()
             watcher.wait()
             os.environ.pop(TOKEN, None)
     finally:
         lock.release()
+
+
+def _interrupted(token: str) -> Callable[[int, FrameType | None], None]:
+    """Return what Ctrl-C does: end what the run has started, then this process.
+
+    A night may be cut off anywhere, so nothing is to be tidied up; Prefect would wait for the running stage to end.
+    """
+
+    def end(_signal: int, _frame: FrameType | None) -> None:
+        sweep(token)
+        os.write(2, b"stillhouse: interrupted; the next run goes on from here\n")
+        os._exit(130)
+
+    return end
 
 
 def _holder(note: Path) -> str:

@@ -93,9 +93,9 @@ def stage(workspace: Path, name: str, paths: tuple[str, ...]) -> None:
 
     People run a stage with `dvc repro NAME`, which knows its paths.
     """
-    from stillhouse.runner.stage import run_stage
+    from stillhouse.runner.stage import run_stage, too_long
 
-    tie_to_parent()
+    tie_to_parent(lambda seconds: too_long(workspace, name, seconds))
     pairs: dict[str, Path] = {}
     for text in paths:
         key, equals, path = text.partition("=")

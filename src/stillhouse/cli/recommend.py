@@ -21,7 +21,9 @@ def show_recommendations(workspace: Path, *, user: str | None, items: str | None
     if (user is None) == (items is None):
         raise ServingError("one of --user and --items must be given, got " + ("neither" if user is None else "both"))
     from tasks.serving import history_of, load_champion
+    from tasks.versions import require_workspace
 
+    require_workspace(workspace)
     champion = load_champion(workspace)
     if user is not None:
         history, known = history_of(workspace, user)

@@ -31,10 +31,12 @@ def run_night(workspace: Path, *, source: str | None, as_of: str | None, force: 
     _prepare_environment(workspace, verbose)
     from tasks.graph import hush
     from tasks.plan import Request, plan_night
+    from tasks.versions import require_workspace
     from tasks.workspace import exclusive
 
     if not verbose:
         hush()
+    require_workspace(workspace)
     with exclusive(workspace):
         request = Request(workspace, source=source, as_of=as_of, force=force)
         plan = plan_night(request)
@@ -68,8 +70,9 @@ def _prepare_environment(workspace: Path, verbose: bool) -> None:
 
 
 def _say_nothing_to_do(workspace: Path, night: str, notes: tuple[str, ...]) -> None:
-    from tasks.champion import champion_line
+    from tasks.champion import champion_line, repair
 
+    repair(workspace)
     click.echo(f"nothing to do: the source holds nothing new since night {night} closed")
     for note in notes:
         click.echo(note)

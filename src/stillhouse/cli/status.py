@@ -23,7 +23,9 @@ def show_status(workspace: Path, *, max_age: str | None, as_json: bool) -> int:
     limit = parse_age(max_age) if max_age else None
     from tasks.champion import champion_line
     from tasks.plan import standing
+    from tasks.versions import require_workspace
 
+    require_workspace(workspace)
     last = standing(workspace)
     age = datetime.now(UTC) - last.closed_at if last.closed_at else None
     late = limit is not None and (age is None or age > limit)

@@ -15,6 +15,7 @@ import select
 import signal
 import sys
 import threading
+from collections.abc import Callable
 
 __all__ = ["NIGHT_PID", "TIME_LIMIT", "tie_to_parent", "under_a_flow"]
 
@@ -32,28 +33,32 @@ def under_a_flow() -> bool:
     return NIGHT_PID in os.environ
 
 
-def tie_to_parent() -> None:
-    """Make this process the head of a group that dies with its parent and with the flow.
+def tie_to_parent(on_limit: Callable[[float], None] = lambda seconds: None) -> None:
+    """Let this process die with its parent; under a flow, with the whole group that it heads, and with the flow.
 
     Does nothing beyond the process group where the kernel is not Linux.
+
+    Args:
+        on_limit: called with the limit in seconds just before a stage that ran too long is killed.
     """
     parent = os.getppid()
-    with contextlib.suppress(PermissionError):  # a session leader cannot move; it heads a group already
-        os.setpgid(0, 0)
+    if under_a_flow():  # run by hand, it stays in the terminal's group, so that Ctrl-C reaches it
+        with contextlib.suppress(PermissionError):  # a session leader cannot move; it heads a group already
+            os.setpgid(0, 0)
     if sys.platform != "linux":
         return
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:  # the parent died before the kernel was told
-        os.killpg(0, signal.SIGKILL)
+        os.kill(os.getpid(), signal.SIGKILL)
     flow = os.environ.get(NIGHT_PID)
     limit = float(os.environ[TIME_LIMIT]) if TIME_LIMIT in os.environ else None
     if flow is not None:
-        threading.Thread(target=_watch, args=(int(flow), limit), name="lifeline", daemon=True).start()
+        threading.Thread(target=_watch, args=(int(flow), limit, on_limit), name="lifeline", daemon=True).start()
 
 
-def _watch(pid: int, limit: float | None) -> None:
+def _watch(pid: int, limit: float | None, on_limit: Callable[[float], None]) -> None:
     with contextlib.suppress(ProcessLookupError):
         ended, _, _ = select.select([os.pidfd_open(pid)], [], [], limit)
-        if not ended:
-            print(f"stillhouse: stopped after its limit of {limit:.0f} s", file=sys.stderr, flush=True)  # noqa: T201
+        if not ended and limit is not None:
+            on_limit(limit)
     os.killpg(0, signal.SIGKILL)

@@ -14,14 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from stillhouse.data.files import sha256_file, sha256_tree, write_json
-from stillhouse.errors import ParamsError, unknown_name
+from stillhouse.errors import NightError, ParamsError, unknown_name
 from stillhouse.params.base import StageParams, build, read_yaml, stage_values
 from stillhouse.params.document import STAGE_PARAMS
 from stillhouse.runner import outcome
 from stillhouse.runner.closure import import_closure, package_root
 from stillhouse.runner.console import ConsoleReporter
 
-__all__ = ["NIGHT_RUN", "STATE", "load_stage", "run_stage"]
+__all__ = ["NIGHT_RUN", "STATE", "load_stage", "run_stage", "too_long"]
 
 #: Folder of the workspace that holds what no stage depends on.
 STATE = ".stillhouse"
@@ -57,6 +57,14 @@ def run_stage(name: str, paths: Mapping[str, Path], workspace: Path) -> None:
         outcome.failed(state, name, error)
         raise
     outcome.finished(state, name, time.monotonic() - started)
+
+
+def too_long(workspace: Path, name: str, seconds: float) -> None:
+    """Note, as a known error that is not retried, that a stage is about to be killed at its time limit."""
+    error = NightError(
+        f"stage {name} must end within {seconds:.0f} s, found it still at work: it was stopped (tasks/policy.py)"
+    )
+    outcome.failed(workspace / STATE, name, error)
 
 
 def load_stage(name: str) -> tuple[Callable[..., Mapping[str, Any]], type[StageParams]]:

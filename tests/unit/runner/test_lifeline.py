@@ -74,11 +74,15 @@ def test_a_stages_own_children_die_with_it():
 @pytest.mark.parametrize("limit", ["0.5"])
 def test_a_stage_is_stopped_at_its_time_limit(limit):
     stage = subprocess.run(
-        [sys.executable, "-c", STAGE],
+        [
+            sys.executable,
+            "-c",
+            STAGE.replace("tie_to_parent()", "tie_to_parent(lambda s: print('limit', s, flush=True))"),
+        ],
         capture_output=True,
         text=True,
         env={**os.environ, "STILLHOUSE_NIGHT_PID": str(os.getpid()), "STILLHOUSE_TIME_LIMIT": limit},
         timeout=30,
     )
     assert stage.returncode == -signal.SIGKILL
-    assert "limit" in stage.stderr
+    assert "limit 0.5" in stage.stdout
