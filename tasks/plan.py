@@ -28,7 +28,7 @@ from zoneinfo import ZoneInfo
 import yaml
 
 from stillhouse.errors import NightError, ParamsError, SourceError
-from stillhouse.params.base import build
+from stillhouse.params.base import build, redacted
 from stillhouse.params.document import Document, load_document
 from stillhouse.params.source import SourceSpec
 from tasks import graph, versions
@@ -140,12 +140,14 @@ def _stale(desk: _Desk, night: Night, state: str) -> str:
     found = read_night(desk.root)
     if found is None or found.id != night.id:
         return "another night was opened since"
-    held = yaml.safe_load(
-        versions.read_at(desk.root, versions.tag_commit(desk.root, night.id, state) or "", "params.yaml")
-    )
+    commit = versions.tag_commit(desk.root, night.id, state) or ""
+    held = yaml.safe_load(versions.read_at(desk.root, commit, "params.yaml"))
     changed = [name for name in _FLOW_READS if held.get(name) != desk.params.get(name)]
     if changed or graph.changed(desk.root):
         return "settings or code have changed since" + (f" ({', '.join(changed)})" if changed else "")
+    lock = (desk.root / versions.LOCK).read_text(encoding="utf-8").strip()
+    if state == versions.CLOSED and lock != versions.read_at(desk.root, commit, versions.LOCK):
+        return "stages were performed by hand since"
     return ""
 
 
@@ -172,7 +174,8 @@ def _source(request: Request, default: Mapping[str, Any]) -> dict[str, Any]:
         return {**chosen, "kind": "sql", "url": request.source}
     if not (request.workspace / request.source).exists():
         raise SourceError(
-            f"a source must be a file, a folder, an SQL URL or shop, found none at {request.source} (--source)"
+            "a source must be a file, a folder, an SQL URL or shop, "
+            f"found none at {redacted(request.source)} (--source; paths are relative to the workspace)"
         )
     keep = chosen.get("items_path") if chosen["kind"] == "file" else None
     return {**chosen, "kind": "file", "path": request.source, "items_path": keep}

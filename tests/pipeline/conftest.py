@@ -44,7 +44,7 @@ def closed(template, tmp_path):
 @pytest.fixture
 def fresh(tmp_path):
     """A workspace in which no night has run, on the tiny shop."""
-    return make_workspace(tmp_path / "workspace", TINY)
+    return make_workspace(tmp_path / "fresh", TINY)
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import signal
 import time
 
 import psutil
@@ -38,6 +39,7 @@ def summary_of(workspace):
 def registry_of(workspace):
     code = """
 import json
+import signal
 from pathlib import Path
 from stillhouse.tracking.store import connect
 from stillhouse.tracking.ledger_store import read
@@ -129,3 +131,19 @@ main()
     assert len(versions) == len(before[0]) + 1
     assert len(keys) == len(set(keys))
     assert "night/2026-03-02.2/closed" in served.tags()
+
+
+def test_ctrl_c_ends_a_run_at_once_with_everything_it_had_started(served):
+    served.set(TOUCH["train_teacher"])
+    night = served.start("run", "--force")
+    deadline = time.monotonic() + 120
+    while not served.stage_processes("train_teacher"):
+        assert night.poll() is None, night.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    night.send_signal(signal.SIGINT)
+    _, err = night.communicate(timeout=15)
+    assert night.returncode == 130
+    assert err.splitlines()[-1] == "stillhouse: interrupted; the next run goes on from here"
+    assert no_process_of(served) is True
+    assert json.loads(served.run("status", "--json").out)["open"] == "2026-03-02.2"

@@ -57,16 +57,33 @@ def test_force_reuses_every_stage_and_registers_nothing_twice(closed):
     assert closed.tags() == ["night/2026-03-02/closed", "night/2026-03-02/open"]
 
 
+OPEN = """
+from pathlib import Path
+from tasks.night import open_night
+from tasks.plan import Request, plan_night
+root = Path('.').resolve()
+print(open_night(root, plan_night(Request(root, as_of="2026-03-03"))).cold)
+"""
+
+
 def test_after_dvc_repro_the_flow_reuses_everything(closed):
-    closed.set({"train_student.distillation.alpha": 0.5})
-    closed.run("run", "--force")
-    closed.set({"evaluate.short_history": 4})
+    assert closed.python(OPEN).returncode == 0
     repro = closed.dvc("repro")
     assert repro.returncode == 0, repro.stderr
     assert "Running stage 'evaluate@small'" in repro.stdout
-    forced = closed.run("run", "--force")
-    assert " ran " not in forced.out
-    assert "reused" in forced.out
+    flow = closed.run("run")
+    assert " ran " not in flow.out
+    assert flow.out.count(" reused ") == 11
+    assert "night/2026-03-03/closed" in closed.tags()
+
+
+def test_a_closed_night_performed_again_by_hand_becomes_a_revision(closed):
+    closed.set({"evaluate.short_history": 4})
+    assert closed.dvc("repro").returncode == 0
+    assert "--force" in closed.run("run").out
+    opened = closed.python(OPEN.replace('as_of="2026-03-03"', "force=True"))
+    assert opened.returncode == 0, opened.stderr
+    assert yaml.safe_load((closed.root / "night.yaml").read_text())["revises"] == "2026-03-02"
 
 
 def test_one_stage_is_reproduced_alone(closed):
@@ -107,7 +124,7 @@ def test_the_next_day_starts_from_last_night(second):
     assert now["n_users"] >= before["n_users"]
     assert workspace.tags()[-2:] == ["night/2026-03-03/closed", "night/2026-03-03/open"]
     assert "up to date" in workspace.dvc("status").stdout
-    assert "must be later" in workspace.run("run", "--as-of", "2026-03-01", code=2).err
+    assert "must not be earlier" in workspace.run("run", "--as-of", "2026-03-01", code=2).err
 
 
 def test_a_night_leaves_branch_index_and_params_alone(second):
@@ -157,16 +174,8 @@ def test_lineage_names_every_stage_by_hash_and_last_night(second):
 
 def test_cold_every_starts_the_weights_afresh_and_keeps_the_vocabulary(closed):
     closed.set({"night.cold_every": 1})
-    opened = closed.python(
-        """
-from pathlib import Path
-from tasks.night import open_night
-from tasks.plan import Request, plan_night
-root = Path('.').resolve()
-print(open_night(root, plan_night(Request(root, as_of="2026-03-03"))).cold)
-"""
-    )
-    assert opened.stdout.split() == ["True"], opened.stderr
+    opened = closed.python(OPEN)
+    assert opened.stdout.split()[-1] == "True", opened.stderr
     empty = {path.parent.name for path in (closed.root / "previous").rglob("none.json")}
     assert empty == {"teacher", "small"}
 
@@ -237,3 +246,38 @@ print(len(versions), len(read(Path('.').resolve())))
     done = workspace.python(code)
     assert done.returncode == 0, done.stderr
     return done.stdout.split()
+
+
+def test_a_new_student_gets_an_empty_start_and_the_rest_of_previous_stays(closed):
+    document = yaml.safe_load((closed.root / "params.yaml").read_text())
+    closed.set({"students": document["students"] | {"second": document["students"]["small"]}})
+    opened = closed.python(OPEN.replace('as_of="2026-03-03"', "force=True"))
+    assert opened.returncode == 0, opened.stderr
+    assert (closed.root / "previous/students/second/none.json").exists()
+    assert "previous.dvc" not in closed.dvc("status").stdout
+
+
+def test_a_lost_ledger_stops_the_next_night_and_says_what_is_gone(closed):
+    (closed.root / ".stillhouse/mlflow.db").unlink()
+    lost = closed.run("run", "--as-of", "2026-03-03", code=2)
+    assert "ledger must be whole" in lost.err
+    assert "night/2026-03-02/closed" in lost.err
+
+
+def test_a_clone_without_its_data_says_what_is_missing(closed, tmp_path):
+    subprocess.run(["git", "clone", "-q", str(closed.root), str(tmp_path / "clone")], check=True)
+    clone_of = Workspace(tmp_path / "clone")
+    assert "ledger must be whole" in clone_of.run("run", "--as-of", "2026-03-03", code=2).err
+
+
+def test_wrong_aliases_are_mended_by_the_next_command(closed):
+    spoil = """
+from pathlib import Path
+from stillhouse.tracking.aliases import delete_alias, get_aliases
+root = Path('.').resolve()
+delete_alias(root, 'champion')
+print(get_aliases(root))
+"""
+    assert closed.python(spoil).stdout.strip() == "{}"
+    closed.run("run")
+    assert closed.python(spoil.replace("delete_alias(root, 'champion')", "")).stdout.strip() == "{'champion': 1}"

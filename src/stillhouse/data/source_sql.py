@@ -22,18 +22,16 @@ import pyarrow as pa
 from stillhouse.data.rows import ITEM_SCHEMA, SNAPSHOT_SCHEMA, gather, in_canonical_order, interactions_of, items_of
 from stillhouse.data.source_columns import interaction_roles, item_roles, require
 from stillhouse.errors import ParamsError, SourceError, one_line
-from stillhouse.params.source import SourceSpec
+from stillhouse.params.source import PASSWORD, SourceSpec
 
 if TYPE_CHECKING:
     from sqlalchemy import URL, Connection
 
-__all__ = ["PASSWORD", "USER", "check_url", "read_sql"]
+__all__ = ["USER", "check_url", "read_sql"]
 
-#: Environment variables that hold the credentials of any database.
-USER, PASSWORD = "STILLHOUSE_SOURCE_USER", "STILLHOUSE_SOURCE_PASSWORD"
+#: The environment variable that holds the user's name for any database, where the URL has none.
+USER = "STILLHOUSE_SOURCE_USER"
 
-_SECRET_KEY = re.compile(r"(?i)(password|passwd|pwd|secret|token|access_?key)")
-_SECRET_PAIR = re.compile(r"(?i)(password|passwd|pwd)\s*=")
 #: PostgreSQL's ``:as_of::type``, which SQLAlchemy would not take for a name to bind.
 _CAST = re.compile(r"(?<![:\w\\]):as_of(?=::)")
 _ROWS = 50_000
@@ -42,10 +40,12 @@ _PATIENCE = 10
 
 
 def check_url(url: str | None) -> URL:
-    """Return the URL of a source, or refuse it; no error repeats any part of it that may be secret.
+    """Return the URL of a source, or refuse it; no error repeats any part of it.
+
+    `SourceSpec` has refused a URL with a password in it.
 
     Raises:
-        ParamsError: there is none, it is no SQLAlchemy URL, or there is a password in it.
+        ParamsError: there is none, or it is no SQLAlchemy URL.
     """
     from sqlalchemy import make_url
     from sqlalchemy.exc import ArgumentError
@@ -56,16 +56,6 @@ def check_url(url: str | None) -> URL:
         parsed = make_url(url)
     except (ArgumentError, ValueError):
         raise ParamsError("url must be an SQLAlchemy URL such as postgresql://host/database (source.url)") from None
-    values = [text for value in parsed.query.values() for text in ([value] if isinstance(value, str) else value)]
-    if (
-        parsed.password
-        or any(_SECRET_KEY.search(key) for key in parsed.query)
-        or any(_SECRET_PAIR.search(text) for text in values)
-    ):
-        raise ParamsError(
-            "url must hold no password, found one (source.url): it would end in dvc.lock; "
-            f"take it out and set {PASSWORD} (or PGPASSWORD) in the environment"
-        )
     if parsed.drivername in ("postgres", "postgresql"):
         parsed = parsed.set(drivername="postgresql+psycopg")
     return parsed

@@ -43,19 +43,20 @@ def fingerprint(source: SourceSpec, as_of: datetime) -> str:
 
     Equal digests mean equal rows. It covers the contents of every file (SQL:
     the rows of the queries, whatever their order; the shop: its settings and
-    its days), and how the columns are read. ``as_of`` counts where it decides
-    what is read: for the shop, for a query that names it, and where later rows
-    are left in the source.
+    its days), and how the columns are read. Where later rows are left in the
+    source, it covers the rows that are not, and the items. ``as_of`` itself
+    never counts: where it decides what is read, two nights with no row between
+    them have one digest.
 
     Raises:
         SourceError: the source cannot be reached or read.
         ParamsError: the source's settings lack something or hold a password.
     """
     if source.kind == "shop":
-        return _digest(source, as_of, shop_fingerprint(source.shop, as_of))
-    if source.kind == "file":
-        return _digest(source, as_of, files_fingerprint(source))
-    return _read_sql(source, as_of).fingerprint
+        return _digest(source, shop_fingerprint(source.shop, as_of))
+    if source.kind == "file" and not _leaves_rows(source):
+        return _digest(source, files_fingerprint(source))
+    return read(source, as_of).fingerprint
 
 
 def read(source: SourceSpec, as_of: datetime) -> Reading:
@@ -66,13 +67,16 @@ def read(source: SourceSpec, as_of: datetime) -> Reading:
         ParamsError: the source's settings lack something or hold a password.
     """
     if source.kind == "sql":
-        return _read_sql(source, as_of)
-    if source.kind == "shop":
+        rows, items = read_sql(source, as_of)
+    elif source.kind == "shop":
         rows, items = shop_rows(source.shop, as_of), shop_items(source.shop, as_of)
     else:
         rows, items = read_files(source), read_item_files(source)
+    rows = _kept(source, rows, as_of)
+    if source.kind == "sql" or (source.kind == "file" and _leaves_rows(source)):
+        return Reading(rows, items, _digest(source, _contents(rows, items)))
     # Files are looked at after the reading: a file that changed meanwhile shows.
-    return Reading(_kept(source, rows, as_of), items, fingerprint(source, as_of))
+    return Reading(rows, items, fingerprint(source, as_of))
 
 
 def is_position_ordered(source: SourceSpec) -> bool:
@@ -89,28 +93,31 @@ def seconds_of(moment: datetime) -> int:
     return int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp())
 
 
-def _read_sql(source: SourceSpec, as_of: datetime) -> Reading:
-    rows, items = read_sql(source, as_of)
-    rows = _kept(source, rows, as_of)
-    content = table_digest(rows) + ("" if items is None else table_digest(items))
-    return Reading(rows, items, _digest(source, as_of, content))
+def _leaves_rows(source: SourceSpec) -> bool:
+    return source.later_rows == "leave" and not is_position_ordered(source)
 
 
 def _kept(source: SourceSpec, rows: pa.Table, as_of: datetime) -> pa.Table:
     """Leave rows after ``as_of`` in the source, where that is asked for; implausible moments stay to be judged."""
-    if source.later_rows == "quarantine" or is_position_ordered(source):
+    if not _leaves_rows(source):
         return rows
-    later = pc.and_(pc.greater(rows["time"], seconds_of(as_of)), pc.less(rows["time"], LAST_PLAUSIBLE))
+    last = seconds_of(as_of)
+    if source.kind == "shop":  # it delivers at midnight, and its fingerprint counts whole days
+        last -= last % 86_400
+    later = pc.and_(pc.greater(rows["time"], last), pc.less(rows["time"], LAST_PLAUSIBLE))
     return rows.filter(pc.invert(pc.fill_null(later, False)))
 
 
-def _digest(source: SourceSpec, as_of: datetime, content: str) -> str:
+def _contents(rows: pa.Table, items: pa.Table | None) -> str:
+    return table_digest(rows) + ("" if items is None else table_digest(items))
+
+
+def _digest(source: SourceSpec, content: str) -> str:
     reading = {
         "kind": source.kind,
         "content": content,
         "columns": source.columns.model_dump(),
         "item_columns": source.item_columns.model_dump(),
-        "as_of": seconds_of(as_of) if source.later_rows == "leave" else None,
         "later_rows": source.later_rows,
     }
     return hashlib.sha256(json.dumps(reading, sort_keys=True).encode()).hexdigest()

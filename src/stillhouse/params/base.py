@@ -9,25 +9,70 @@ two together.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from datetime import date
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from types import NoneType, UnionType
+from typing import Annotated, Any, ClassVar, Literal, TypeVar, Union, get_args, get_origin
+from urllib.parse import unquote
 
 import pydantic
 import yaml
 
 from stillhouse.errors import ParamsError, one_line, unknown_name
 
-__all__ = ["Frozen", "StageParams", "build", "read_yaml", "stage_values"]
+__all__ = ["NOT_SHOWN", "Frozen", "StageParams", "build", "holds_secret", "read_yaml", "redacted", "stage_values"]
 
 M = TypeVar("M", bound=pydantic.BaseModel)
 
+#: Type of a validator's error about a value that no message may show; its context may hold ``advice``.
+NOT_SHOWN = "not_shown"
+
+_SECRET_NAME = re.compile(r"passw(?:or)?d|passphrase|pwd|secret|token|credential|access_?key|api_?key|\bpass\b", re.I)
+_SECRET_PAIR = re.compile(rf"(?:{_SECRET_NAME.pattern})\w*\s*=\s*[^\s&;]", re.I)
+#: ``user:password@`` after ``://``, as SQLAlchemy parts a URL (a ``/`` may stand in the password) and as people
+#: mistake it (a ``/`` in the user), or at the start of a text without ``://``.
+_USERINFO = re.compile(r"(?s)://(?:[^:/]*|(?!/)[^?]*):.+@|^(?![\w+.-]*://)[^:/]*:.+@")
+
 
 class Frozen(pydantic.BaseModel):
-    """A settings model: immutable, strict about unknown names, no NaN."""
+    """A settings model: immutable, strict about unknown names, no NaN; pydantic's own errors show no values."""
 
-    model_config = pydantic.ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = pydantic.ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, hide_input_in_errors=True)
+
+
+def holds_secret(text: str) -> bool:
+    """Say whether there is a password (or a token) in a URL, percent-encoded or not.
+
+    >>> [holds_secret(url) for url in ("postgresql://me@host/shop", "postgresql://me:pw@host/shop")]
+    [False, True]
+    >>> holds_secret("postgresql://host/shop?sslp%61ssword=pw")
+    True
+    """
+    authority = re.split("[/?#]", text.partition("://")[2])[0]
+    found = _USERINFO.search(text) or _USERINFO.search(f"://{_decoded(authority)}")
+    return bool(found or _SECRET_PAIR.search(_decoded(text)))
+
+
+def redacted(text: str) -> str:
+    """Return ``text`` as a person may see it: of one that holds a password, the scheme alone.
+
+    >>> redacted("postgresql://me:pw@host/shop")
+    'postgresql://***'
+    >>> redacted("sqlite:///shop.db")
+    'sqlite:///shop.db'
+    """
+    if not holds_secret(text):
+        return text
+    scheme = re.match(r"[\w+.-]+://", text)
+    return f"{scheme[0] if scheme else ''}***"
+
+
+def _decoded(text: str) -> str:
+    for _ in range(3):  # a connection string inside a URL is often encoded twice
+        text = unquote(text)
+    return text
 
 
 class StageParams(Frozen):
@@ -58,6 +103,10 @@ def read_yaml(path: Path) -> dict[str, Any]:
         raise ParamsError(
             f"{path.name} must exist, found none in {path.parent}: run from a Stillhouse workspace"
         ) from None
+    except yaml.MarkedYAMLError as error:  # its text holds the line that it is about, and with it what stands there
+        line = f"line {error.problem_mark.line + 1}" if error.problem_mark else "somewhere"
+        said = redacted(error.problem or error.context or "it cannot be read")
+        raise ParamsError(one_line(f"{path.name} must be YAML: {said} ({path.name}: {line})")) from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ParamsError(one_line(f"{path.name} must be YAML: {error}")) from None
     if not isinstance(document, dict):
@@ -84,7 +133,7 @@ def build(model: type[M], values: Mapping[str, Any], where: str) -> M:
         where: file and section for the error, such as ``params.yaml: prepare``.
 
     Raises:
-        ParamsError: a setting is missing, unknown, of the wrong type or out of range.
+        ParamsError: a setting is missing, unknown, of the wrong type or out of range. The line holds no password.
     """
     try:
         return model.model_validate(values)
@@ -93,14 +142,104 @@ def build(model: type[M], values: Mapping[str, Any], where: str) -> M:
 
 
 def _explain(model: type[pydantic.BaseModel], problem: Any, where: str) -> str:
-    path = ".".join(str(part) for part in problem["loc"])
-    place = f"{where}.{path}" if path else where
-    if problem["type"] == "extra_forbidden" and len(problem["loc"]) == 1:
-        return unknown_name("setting", str(problem["loc"][0]), model.model_fields, where)
-    message = problem["msg"][0].lower() + problem["msg"][1:]
-    if problem["type"] == "missing":
+    kind, found = problem["type"], problem["input"]
+    context = problem.get("ctx", {})
+    parts, annotation = _follow(model, problem["loc"])
+    path, place = ".".join(parts), _place(where, parts)
+    if kind == "extra_forbidden":
+        return _unknown_setting(model, problem["loc"], where)
+    if kind == "missing":
         return f"{path} must be set, found nothing ({place})"
-    return one_line(f"{path or 'the section'}: {message}, got {problem['input']!r} ({place})")
+    if kind == NOT_SHOWN:
+        advice = f": {context['advice']}" if "advice" in context else ""
+        return f"{path} {problem['msg']} ({place}){advice}"
+    if kind in ("union_tag_invalid", "union_tag_not_found"):
+        name, choices = context["discriminator"].strip("'"), sorted(_tags(annotation))
+        place = _place(where, [*parts, name])
+        if kind == "union_tag_invalid":
+            return unknown_name(parts[-1], redacted(context["tag"]), choices, place)
+        return f"{path}.{name} must be one of {', '.join(choices)}; found nothing ({place})"
+    choices = re.findall("'([^']*)'", context["expected"]) if kind == "literal_error" else []
+    if choices and isinstance(found, str):
+        return one_line(unknown_name(parts[-1], redacted(found), choices, place))
+    message = problem["msg"][0].lower() + problem["msg"][1:]
+    return one_line(f"{path or 'the section'}: {message}, got {_shown(found)} ({place})")
+
+
+def _unknown_setting(model: type[pydantic.BaseModel], loc: tuple[int | str, ...], where: str) -> str:
+    parts, inside = _follow(model, loc[:-1])
+    name, place = redacted(str(loc[-1])), _place(where, parts)
+    if not _is_model(inside):
+        return f"{name} is no setting here ({place})"
+    known = [field.alias or each for each, field in inside.model_fields.items()]
+    return unknown_name("setting", name, known, place)
+
+
+def _place(where: str, parts: Iterable[str]) -> str:
+    """Join a file (and section) and the path in it: ``params.yaml: gate.margin``."""
+    path = ".".join(parts)
+    return f"{where}{'.' if ': ' in where else ': '}{path}" if path else where
+
+
+def _follow(annotation: Any, loc: Iterable[int | str]) -> tuple[list[str], Any]:
+    """Return pydantic's ``loc`` as the file has it, and the type of what stands there (None: not known).
+
+    Of a union, ``loc`` names the member that was tried; the file knows nothing of it.
+    """
+    parts: list[str] = []
+    for part in loc:
+        annotation = _bare(annotation)
+        if get_origin(annotation) in (Union, UnionType):
+            annotation = next((member for member in get_args(annotation) if part in _tags(member)), None)
+            continue
+        parts.append(str(part))
+        annotation = _inside(annotation, part)
+    return parts, _bare(annotation)
+
+
+def _bare(annotation: Any) -> Any:
+    """Take ``Annotated`` and ``| None`` off a type."""
+    while get_origin(annotation) is Annotated:
+        annotation = get_args(annotation)[0]
+    if get_origin(annotation) in (Union, UnionType):
+        members = [member for member in get_args(annotation) if member is not NoneType]
+        return _bare(members[0]) if len(members) == 1 else annotation
+    return annotation
+
+
+def _inside(annotation: Any, part: int | str) -> Any:
+    if _is_model(annotation):
+        fields = annotation.model_fields.items()
+        return next((field.annotation for name, field in fields if part in (name, field.alias)), None)
+    arguments = get_args(annotation)
+    return arguments[1 if get_origin(annotation) is dict else 0] if arguments else None
+
+
+def _tags(annotation: Any) -> set[str]:
+    """Return the words that tell a model, or the members of a union, from others: the values of its literals."""
+    members = [member for member in (annotation, *get_args(annotation)) if _is_model(member)]
+    kinds = [field.annotation for member in members for field in member.model_fields.values()]
+    return {str(value) for kind in kinds if get_origin(kind) is Literal for value in get_args(kind)}
+
+
+def _is_model(annotation: Any) -> bool:
+    return isinstance(annotation, type) and issubclass(annotation, pydantic.BaseModel)
+
+
+def _shown(value: Any) -> str:
+    """Return plain data as Python writes it, without what is secret in it."""
+    return repr(_without_secrets(value))
+
+
+def _without_secrets(value: Any) -> Any:
+    if isinstance(value, str):
+        return redacted(value)
+    if isinstance(value, Mapping):
+        return {
+            _without_secrets(key): "***" if _SECRET_NAME.search(str(key)) else _without_secrets(member)
+            for key, member in value.items()
+        }
+    return [_without_secrets(member) for member in value] if isinstance(value, list) else value
 
 
 def stage_values(
@@ -134,5 +273,5 @@ def stage_values(
 def _section(document: Mapping[str, Any], key: str, name: str) -> Mapping[str, Any]:
     value = document.get(key)
     if not isinstance(value, Mapping):
-        raise ParamsError(f"{key} must be a section of settings, got {value!r} ({name}: {key})")
+        raise ParamsError(f"{key} must be a section of settings, got {_shown(value)} ({name}: {key})")
     return value

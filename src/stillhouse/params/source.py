@@ -5,10 +5,14 @@ from __future__ import annotations
 from typing import Literal
 
 import pydantic
+from pydantic_core import PydanticCustomError
 
-from stillhouse.params.base import Frozen
+from stillhouse.params.base import NOT_SHOWN, Frozen, holds_secret
 
-__all__ = ["Columns", "ItemColumns", "ShopSpec", "SourceSpec"]
+__all__ = ["PASSWORD", "Columns", "ItemColumns", "ShopSpec", "SourceSpec"]
+
+#: The environment variable that holds the password of any database.
+PASSWORD = "STILLHOUSE_SOURCE_PASSWORD"  # noqa: S105
 
 
 class Columns(Frozen):
@@ -63,7 +67,7 @@ class SourceSpec(Frozen):
     items_path: str | None = None
     """The item table, CSV or Parquet (kind: file); optional."""
     url: str | None = None
-    """An SQLAlchemy URL without a password (kind: sql); credentials come from the environment."""
+    """An SQLAlchemy URL (kind: sql), without a password whatever the kind: credentials come from the environment."""
     query: str | None = None
     """A SELECT; ``:as_of`` in it is bound to the night's ``as_of`` in seconds (kind: sql)."""
     items_query: str | None = None
@@ -71,3 +75,14 @@ class SourceSpec(Frozen):
     item_columns: ItemColumns = ItemColumns()
     later_rows: Literal["quarantine", "leave"] = "quarantine"
     """Rows after ``as_of``: bad rows, or tomorrow's, left in the source for a later night."""
+
+    @pydantic.field_validator("url")
+    @classmethod
+    def _without_password(cls, url: str | None) -> str | None:
+        """Refuse a password before the URL is written anywhere: a night keeps its source for good."""
+        if url is not None and holds_secret(url):
+            advice = f"it would end in dvc.lock; take it out and set {PASSWORD} (or PGPASSWORD) in the environment"
+            raise PydanticCustomError(NOT_SHOWN, "must hold no password, found one", {"advice": advice})
+        if url is not None and "://" not in url:  # what it is instead may be secret: nothing of it is shown
+            raise PydanticCustomError(NOT_SHOWN, "must be an SQLAlchemy URL such as postgresql://host/database")
+        return url

@@ -8,6 +8,7 @@ from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
 from stillhouse.errors import RegistryError
+from stillhouse.params.base import redacted
 
 __all__ = ["Tracking", "quiet_environment", "tracking_of"]
 
@@ -38,10 +39,11 @@ class Tracking:
     def shown(self) -> str:
         """The URI as a person may see it: no password."""
         parts = urlsplit(self.uri)
-        if not parts.hostname or not parts.password:
-            return self.uri
-        place = f"{parts.hostname}:{parts.port}" if parts.port else parts.hostname
-        return urlunsplit(parts._replace(netloc=place))
+        try:
+            place = f"{parts.hostname}:{parts.port}" if parts.port else parts.hostname
+        except ValueError:  # no port: a password with a slash in it stands there
+            return redacted(self.uri)
+        return redacted(urlunsplit(parts._replace(netloc=place)) if place and parts.password else self.uri)
 
     @property
     def database(self) -> Path | None:
@@ -77,7 +79,7 @@ def tracking_of(workspace: Path) -> Tracking:
     scheme = urlsplit(uri).scheme.partition("+")[0]
     if scheme not in _SCHEMES:
         raise RegistryError(
-            f"MLFLOW_TRACKING_URI must be http(s) or a database URL, got {uri!r} (environment): "
+            f"MLFLOW_TRACKING_URI must be http(s) or a database URL, got {redacted(uri)!r} (environment): "
             "unset it to keep runs in the workspace"
         )
     served = scheme in ("http", "https")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pandas as pd
@@ -14,9 +14,10 @@ import pytest
 
 from stillhouse.data import source_csv
 from stillhouse.data.rows import SNAPSHOT_SCHEMA
+from stillhouse.data.shop_shape import FIRST_DAY
 from stillhouse.data.sources import fingerprint, read
 from stillhouse.errors import ParamsError, SourceError
-from stillhouse.params.source import Columns, ItemColumns, SourceSpec
+from stillhouse.params.source import Columns, ItemColumns, ShopSpec, SourceSpec
 
 AS_OF = datetime(2026, 1, 3, tzinfo=UTC)
 DAY = int(datetime(2026, 1, 1, tzinfo=UTC).timestamp())
@@ -224,11 +225,42 @@ def test_the_fingerprint_sees_contents_items_and_columns_and_no_file_times(tmp_p
         fingerprint(spec(path), AS_OF),
         fingerprint(spec(path, items_path=str(items), columns=Columns(user="item_id", item="user_id")), AS_OF),
         fingerprint(spec(path, items_path=str(items), later_rows="leave"), AS_OF),
-        fingerprint(spec(path, items_path=str(items), later_rows="leave"), datetime(2027, 1, 1, tzinfo=UTC)),
     ]
     write(items, "item_id,title\nx,Y\n")
     others.append(fingerprint(source, AS_OF))
-    assert len({before, *others}) == 6
+    assert len({before, *others}) == 5
+
+
+def test_where_later_rows_are_left_the_rows_up_to_tonight_and_the_items_are_what_counts(tmp_path: Path):
+    early, late = "user_id,item_id,timestamp\na,x,1\na,y,100\n", "b,x,200\n"
+    path, items = write(tmp_path / "a.csv", early + late), write(tmp_path / "items.csv", "item_id,title\nx,X\n")
+    source = spec(path, items_path=str(items), later_rows="leave")
+    nights = [datetime.fromtimestamp(second, UTC) for second in (99, 100, 199, 200, 10**9)]
+
+    def prints() -> list[str]:
+        found = [fingerprint(source, as_of) for as_of in nights]
+        assert [read(source, as_of).fingerprint for as_of in nights] == found
+        return found
+
+    first = prints()
+    assert first[1] == first[2] != first[0]
+    assert first[3] == first[4] != first[2]
+    write(path, early + late + "b,y,201\n")
+    assert prints()[:4] == first[:4], "tomorrow's rows came: tonight is what it was"
+    write(path, early + late + "b,y,\n")
+    assert not set(prints()) & set(first), "a row without a moment belongs to every night"
+    write(path, early + late)
+    write(items, "item_id,title\nx,Y\n")
+    assert not set(prints()) & set(first)
+
+
+def test_the_shop_leaves_later_rows_by_whole_days_as_its_fingerprint_counts_them():
+    source = SourceSpec(shop=ShopSpec(size="tiny"), later_rows="leave")
+    morning, evening = (FIRST_DAY + timedelta(days=400, hours=hour) for hour in (0, 23))
+    one, other = read(source, morning), read(source, evening)
+    assert one.fingerprint == other.fingerprint == fingerprint(source, evening)
+    assert one.interactions.equals(other.interactions)
+    assert fingerprint(source, morning + timedelta(days=1)) != one.fingerprint
 
 
 def shared(name: str) -> Path:

@@ -35,6 +35,28 @@ def test_a_password_in_the_uri_is_never_shown(tmp_path, monkeypatch):
     assert "secret" not in tracking.ui
 
 
+@pytest.mark.parametrize(
+    ("uri", "shown"),
+    [
+        ("postgresql://anna:sec/ret@db:5432/mlflow", "postgresql://***"),
+        ("postgresql://db/mlflow?password=sec", "postgresql://***"),
+        ("mssql+pyodbc://anna:sec@db/mlflow?sslpassword=sec", "mssql+pyodbc://***"),
+        ("postgresql://anna@db/mlflow", "postgresql://anna@db/mlflow"),
+    ],
+)
+def test_a_password_is_not_shown_wherever_it_stands_in_the_uri(tmp_path, monkeypatch, uri, shown):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    assert tracking_of(tmp_path).shown == shown
+
+
+@pytest.mark.parametrize("uri", ["postgers://anna:secret@db/mlflow", "anna:secret@db", "ftp://db?password=secret"])
+def test_a_refused_uri_is_not_repeated_with_its_password(tmp_path, monkeypatch, uri):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    with pytest.raises(RegistryError, match=r"got '.*\*\*\*' \(environment\)") as caught:
+        tracking_of(tmp_path)
+    assert "secret" not in str(caught.value)
+
+
 @pytest.mark.parametrize("uri", ["file:///tmp/mlruns", "./mlruns", "databricks"])
 def test_a_store_that_keeps_no_registry_is_refused(tmp_path, monkeypatch, uri):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
