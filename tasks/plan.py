@@ -32,7 +32,7 @@ from stillhouse.params.base import build, redacted
 from stillhouse.params.document import Document, load_document
 from stillhouse.params.source import SourceSpec
 from tasks import graph, versions
-from tasks.champion import promoted_by
+from tasks.champion import ledger_head, promoted_by
 from tasks.night import Night, Plan, last_closed, read_night, unclosed
 
 __all__ = ["Request", "Standing", "plan_night", "standing"]
@@ -78,6 +78,7 @@ def plan_night(request: Request) -> Plan:
         NightError: ``as_of`` lies before the last closed night, or the source is of another kind of data.
         RegistryError: the ledger is not whole.
     """
+    ledger_head(request.workspace)  # a ledger that is not whole stops a run before anything is looked at
     desk = _desk(request)
     current = unclosed(desk.root)
     if current is not None and (plan := _go_on(desk, current)) is not None:
