@@ -312,6 +312,7 @@ def after_one_night(tmp_path_factory):
         fingerprint="0" * 64,
         cold=True,
         previous=None,
+        revises=None,
         champion=None,
     )
     put(root / "night.yaml", closed.document())
