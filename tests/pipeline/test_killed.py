@@ -142,7 +142,7 @@ def test_ctrl_c_ends_a_run_at_once_with_everything_it_had_started(served):
         assert time.monotonic() < deadline
         time.sleep(0.02)
     night.send_signal(signal.SIGINT)
-    _, err = night.communicate(timeout=15)
+    _, err = night.communicate(timeout=30)
     assert night.returncode == 130
     assert err.splitlines()[-1] == "stillhouse: interrupted; the next run goes on from here"
     assert no_process_of(served) is True
