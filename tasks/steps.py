@@ -55,8 +55,10 @@ def tracked(one: OpenNight) -> Iterator[None]:
 
 @task(cache_policy=NO_CACHE, persist_result=False)
 def judge_students(one: OpenNight) -> gate.Decision:
-    """Put every student before the gate."""
-    return gate.decide(one.root)
+    """Put every student before the gate; the decision, which the ledger names by its hash, is kept with the run."""
+    decision = gate.decide(one.root)
+    runs.log_dict(one.root, one.run_id, decision.as_dict(), "gate/decision.json")
+    return decision
 
 
 @task(cache_policy=NO_CACHE, persist_result=False)

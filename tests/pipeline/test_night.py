@@ -1,5 +1,6 @@
 """Whole nights on the tiny shop, run as a user runs them."""
 
+import hashlib
 import json
 import shutil
 import subprocess
@@ -8,6 +9,8 @@ import time
 import pytest
 import yaml
 from workspaces import Workspace, clone
+
+from stillhouse.tracking import ledger_store
 
 pytestmark = pytest.mark.slow
 
@@ -170,6 +173,17 @@ def test_lineage_names_every_stage_by_hash_and_last_night(second):
     assert record["links"]["soft_targets"]["md5"] == made["data/soft_targets"]
     assert record["night"]["commit"] == git(workspace, "rev-parse", "night/2026-03-03/open").strip()
     assert "2026-03-02.parquet" in "".join(record["files"]["data/snapshot"])
+
+
+def test_the_decision_that_the_ledger_names_by_its_hash_is_kept_whole(second):
+    workspace, _, _, _ = second
+    kept = [
+        json.loads(path.read_text()) for path in (workspace.root / ".stillhouse/artifacts").rglob("gate/decision.json")
+    ]
+    digests = {hashlib.sha256(json.dumps(one, sort_keys=True).encode()).hexdigest() for one in kept}
+    named = {json.loads(entry.text)["verdict"] for entry in ledger_store.read(workspace.root)}
+    assert len(named) == 2
+    assert named == digests
 
 
 def test_cold_every_starts_the_weights_afresh_and_keeps_the_vocabulary(closed):
