@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
-from stillhouse.distill.protocol import LossParts, PositionBatch
+from stillhouse.distill.catalogue import look
+from stillhouse.distill.protocol import Answer, LossParts, PositionBatch, Wanted
 
-__all__ = ["HardObjective", "hard_loss"]
+__all__ = ["HardObjective", "hard_loss", "shares"]
+
+
+def shares(weights: Tensor) -> Tensor:
+    """Return each position's share of the batch's hard loss, float [N]: weights that sum to 1, or all 0."""
+    return weights / weights.sum().clamp_min(1e-12)
 
 
 def hard_loss(scores: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
@@ -18,8 +22,8 @@ def hard_loss(scores: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
     ``sum_n w_n * (logsumexp(scores_n) - scores_n[target_n]) / sum_n w_n``
 
     Args:
-        scores: float [N, n_items + 1], unbounded; -inf marks what cannot be chosen.
-        targets: int64 [N], item index of what came next, never a masked column.
+        scores: float [N, n_items + 1], unbounded; column 0 is never a candidate.
+        targets: int64 [N], item index of what came next, at least 1.
         weights: float [N], at least 0.
 
     Returns:
@@ -31,39 +35,43 @@ def hard_loss(scores: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
     >>> round(hard_loss(scores, torch.tensor([1, 2]), torch.tensor([1.0, 3.0])).item(), 4)
     0.6931
     """
-    shares = weights / weights.sum().clamp_min(1e-12)
-    loss: Tensor = _CrossEntropy.apply(scores.float(), targets, shares)  # type: ignore[no-untyped-call]
-    return loss
-
-
-class _CrossEntropy(torch.autograd.Function):
-    """``sum_n share_n * (logsumexp(scores_n) - scores_n[target_n])``, with one table instead of three.
-
-    The scores of a batch against a whole catalogue are the largest tensor of a
-    training step by far: the table of log-probabilities becomes the gradient in place.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, scores: Tensor, targets: Tensor, shares: Tensor) -> Tensor:
-        """Return the scalar; keep the log-probabilities."""
-        logs = torch.log_softmax(scores, dim=1)
-        ctx.save_for_backward(logs, targets, shares)
-        return -(logs.gather(1, targets[:, None]).squeeze(1) * shares).sum()
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
-        """Return ``share_n * (softmax(scores_n) - onehot(target_n))`` times the gradient that came in."""
-        logs, targets, shares = ctx.saved_tensors
-        scale = shares * gradients[0]
-        gradient = logs.exp_().mul_(scale[:, None])
-        gradient[torch.arange(len(targets), device=targets.device), targets] -= scale
-        return gradient, None, None
+    answer = look(scores.float() if scores.dtype != torch.float64 else scores, Wanted(items=targets.unsqueeze(1)))
+    return ((answer.log_total - answer.scores.squeeze(1)) * shares(weights)).sum()
 
 
 class HardObjective:
-    """Trains on what people did and nothing else: the teacher, and a student alone."""
+    """Trains on what people did and nothing else: the teacher, and a student alone.
 
-    def __call__(self, scores: Tensor, batch: PositionBatch) -> LossParts:
+    With ``smoothing`` s the loss is ``(1 - s) * hard + s * (logsumexp(scores) - mean(scores))``:
+    the cross-entropy against a target that gives every item the same share of s.
+    Source: Szegedy et al., "Rethinking the Inception Architecture", CVPR 2016; as a
+    control for distillation: Yuan et al., "Revisiting Knowledge Distillation via
+    Label Smoothing Regularization", CVPR 2020.
+    """
+
+    weights = None
+
+    def __init__(self, smoothing: float = 0.0) -> None:
+        """Smooth labels by ``smoothing`` in [0, 1)."""
+        self._smoothing = smoothing
+
+    def lesson(self, batch: PositionBatch) -> _HardLesson:
+        """Return the batch, to be learnt from its targets alone."""
+        return _HardLesson(batch, self._smoothing)
+
+
+class _HardLesson:
+    def __init__(self, batch: PositionBatch, smoothing: float) -> None:
+        self.wanted = Wanted(items=batch.targets.unsqueeze(1), mean=smoothing > 0.0)
+        self._shares = shares(batch.weights)
+        self._smoothing = smoothing
+
+    def loss(self, answer: Answer, start: int, stop: int) -> LossParts:
         """Return the hard loss as the whole loss."""
-        loss = hard_loss(scores, batch.targets, batch.weights)
-        return LossParts(total=loss, parts={"hard_loss": loss.detach()})
+        target, share = answer.scores[:, 0], self._shares[start:stop]
+        hard = ((answer.log_total - target) * share).sum()
+        total = hard
+        if self._smoothing:
+            smooth = ((answer.log_total - answer.mean) * share).sum()
+            total = (1.0 - self._smoothing) * hard + self._smoothing * smooth
+        return LossParts(total=total, parts={"hard_loss": hard.detach()})

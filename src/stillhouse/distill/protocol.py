@@ -1,18 +1,22 @@
-"""What the training loop hands to an objective, and what it gets back.
+"""What the training loop and an objective hand each other.
 
-An objective sees scores and where they stand, never the model that made them:
-so one loop trains teacher and students, and a new loss touches neither.
+An objective says what it wants to know of a student's scores (`Wanted`) and turns
+the answer (`Answer`) into a loss. It never sees the model, and nobody ever holds
+the table of all positions against all items: the loop walks it in parts that fit
+the processor's cache (`stillhouse.train.softmax`). So one loop trains teacher and
+students, and a new loss touches neither loop nor models.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
-__all__ = ["LossParts", "Objective", "PositionBatch"]
+__all__ = ["Answer", "Lesson", "LossParts", "Objective", "PositionBatch", "Wanted"]
 
 
 @dataclass(frozen=True)
@@ -30,9 +34,68 @@ class PositionBatch:
     """int64 [N]: user index u."""
     steps: Tensor
     """int64 [N]: t, counted from the user's first event (not from the start of the window)."""
+    progress: float = 0.0
+    """Share of the training's planned steps that is done, in [0, 1): what schedules follow."""
 
     def __len__(self) -> int:
         return int(self.targets.shape[0])
+
+    def part(self, start: int, stop: int) -> PositionBatch:
+        """Return the positions ``start``..``stop`` - 1."""
+        cut = slice(start, stop)
+        return replace(
+            self,
+            targets=self.targets[cut],
+            weights=self.weights[cut],
+            users=self.users[cut],
+            steps=self.steps[cut],
+        )
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What an objective wants to know of the student's scores at N positions."""
+
+    items: Tensor
+    """int64 [N, M]: items whose scores it wants; 0 pads and is answered with -inf."""
+    head: Tensor | None = None
+    """int64 [N, K]: items that are no part of the *tail*; 0 pads, no item stands twice in a row."""
+    seen: tuple[Tensor, Tensor] | None = None
+    """(rows ascending, items), int64 [P] each: what a position has seen; no pair stands twice or in the head."""
+    temperatures: tuple[float, ...] = ()
+    """Temperatures at which the log-sum-exp over unseen items, and over the tail, is wanted."""
+    total: bool = True
+    """Whether the log-sum-exp over all items, at temperature 1, is wanted."""
+    mean: bool = False
+    """Whether the mean score over all items is wanted."""
+
+    def part(self, start: int, stop: int) -> Wanted:
+        """Return what is wanted of the positions ``start``..``stop`` - 1."""
+        seen = self.seen
+        if seen is not None:
+            rows, items = seen
+            low, high = torch.searchsorted(rows, rows.new_tensor([start, stop])).tolist()
+            seen = (rows[low:high] - start, items[low:high])
+        head = None if self.head is None else self.head[start:stop]
+        return replace(self, items=self.items[start:stop], head=head, seen=seen)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What was `Wanted`, of n positions; every tensor carries a gradient back to the student."""
+
+    scores: Tensor
+    """float [n, M]: of the wanted items, unbounded; -inf pads."""
+    hidden: Tensor
+    """float [n, width]: the student's state."""
+    log_total: Tensor
+    """float [n]: log-sum-exp over all items at temperature 1 (0 where it was not wanted)."""
+    log_unseen: Mapping[float, Tensor]
+    """Temperature T → float [n]: log of the sum of exp(score / T) over the items that the position has not seen."""
+    log_tail: Mapping[float, Tensor]
+    """The same over the unseen items outside the head; -inf where there are none."""
+    mean: Tensor
+    """float [n]: mean score over all items (0 where it was not wanted)."""
 
 
 @dataclass(frozen=True)
@@ -45,13 +108,26 @@ class LossParts:
     """Name → detached scalar, such as ``hard_loss`` and ``soft_loss``; the same names for every batch."""
 
 
+class Lesson(Protocol):
+    """One batch as an objective teaches it."""
+
+    @property
+    def wanted(self) -> Wanted:
+        """What the objective wants to know of the batch's positions."""
+
+    def loss(self, answer: Answer, start: int, stop: int) -> LossParts:
+        """Return what positions ``start``..``stop`` - 1 add to the batch's loss and to its parts.
+
+        The loss of a batch is the sum over parts that cover it, whatever their sizes.
+        """
+
+
 class Objective(Protocol):
     """Turns the scores of a batch into a loss."""
 
-    def __call__(self, scores: Tensor, batch: PositionBatch) -> LossParts:
-        """Return the loss of ``scores`` and its parts.
+    @property
+    def weights(self) -> nn.Module | None:
+        """What the objective itself learns, such as a projection; ``None``: nothing."""
 
-        Args:
-            scores: float [N, n_items + 1], unbounded; column 0 is -inf.
-            batch: where each row of ``scores`` stands, on the same device.
-        """
+    def lesson(self, batch: PositionBatch) -> Lesson:
+        """Return what is to be learnt from ``batch``, on the batch's device."""

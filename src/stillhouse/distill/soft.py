@@ -22,31 +22,23 @@ would pull a student away from a teacher that it already equals.
 Source: the terms are those of a Bregman divergence (generalised KL); sampling
 the tail against the bias of a truncated teacher follows Anshumann et al.,
 "Sparse Logit Sampling", ACL 2025.
-
-The gradient is written out, so that the [N, n_items + 1] scores are walked few times.
-With c_s = P / S * (b' - a') / g of draw s it is, divided by T::
-
-    q_i - p_i                            for i in H
-    b'_j (Q - P - sum_s c_s)             for j in the tail, and + c_s at the drawn items
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
+from stillhouse.distill.catalogue import look
+from stillhouse.distill.protocol import Wanted
 from stillhouse.distill.soft_targets import TargetBatch
 
-__all__ = ["TeacherRows", "soft_loss"]
+__all__ = ["TeacherRows", "divergence", "soft_loss"]
 
 #: Above it exp(d) - 1 - d is computed in another order, so that exp(d) cannot overflow.
 _FAR = 20.0
-#: A tail whose terms sum to less, relative to the row's best score, is summed again relative to its own best.
-_THIN = 1e-25
 
 
 @dataclass(frozen=True)
@@ -66,7 +58,7 @@ class TeacherRows:
     tail_logq: Tensor
     """float [N, S]."""
     seen_rows: Tensor
-    """int64 [P]: row of each (row, item) that is no candidate."""
+    """int64 [P]: row of each (row, item) that is no candidate, ascending."""
     seen_items: Tensor
     """int64 [P]: its item."""
 
@@ -76,6 +68,20 @@ class TeacherRows:
         arrays = (batch.items, batch.scores, batch.tail_lse, batch.tail_items, batch.tail_scores, batch.tail_logq)
         tensors = (torch.from_numpy(array).to(device) for array in arrays)
         return cls(*tensors, *(pairs.to(device) for pairs in seen))
+
+    def part(self, start: int, stop: int) -> TeacherRows:
+        """Return rows ``start``..``stop`` - 1, without what they have seen."""
+        cut = slice(start, stop)
+        return TeacherRows(
+            items=self.items[cut],
+            scores=self.scores[cut],
+            tail_lse=self.tail_lse[cut],
+            tail_items=self.tail_items[cut],
+            tail_scores=self.tail_scores[cut],
+            tail_logq=self.tail_logq[cut],
+            seen_rows=self.seen_rows[:0],
+            seen_items=self.seen_items[:0],
+        )
 
 
 def soft_loss(scores: Tensor, teacher: TeacherRows, temperature: float) -> Tensor:
@@ -93,80 +99,48 @@ def soft_loss(scores: Tensor, teacher: TeacherRows, temperature: float) -> Tenso
         the whole.
 
     Edge cases: a position with at most K unseen items has no tail and is compared
-    over its head alone, which is then exact.
+    over its head alone, which is then exact; one without any has the loss 0.
     """
-    loss: Tensor = _SoftLoss.apply(scores, teacher, temperature)  # type: ignore[no-untyped-call]
+    wanted = Wanted(
+        items=torch.cat([teacher.items, teacher.tail_items], dim=1),
+        head=teacher.items,
+        seen=(teacher.seen_rows, teacher.seen_items),
+        temperatures=(temperature,),
+        total=False,
+    )
+    answer = look(scores, wanted)
+    k = teacher.items.shape[1]
+    head, drawn = answer.scores[:, :k], answer.scores[:, k:]
+    return divergence(head, drawn, answer.log_tail[temperature], teacher, temperature)
+
+
+def divergence(head: Tensor, drawn: Tensor, log_tail: Tensor, teacher: TeacherRows, temperature: float) -> Tensor:
+    """Return `soft_loss` of what a student says of the items that ``teacher`` names, float [n].
+
+    Args:
+        head: float [n, K], the student's scores of ``teacher.items``; what stands at padding means nothing.
+        drawn: float [n, S], of ``teacher.tail_items``.
+        log_tail: float [n], the student's log-sum-exp over the tail at ``temperature``.
+        teacher: of the same n positions.
+        temperature: > 0.
+    """
+    none = torch.isneginf(teacher.tail_lse)
+    tail = log_tail.masked_fill(none, 0.0)
+    padding = teacher.items == 0
+    # A row without a single candidate would be 0 / 0: it is compared over equal scores.
+    empty = (padding.all(dim=1) & none).unsqueeze(1)
+    teacher_logs = _buckets((teacher.scores / temperature).masked_fill(empty, 0.0), teacher.tail_lse)
+    padded = head.masked_fill(padding, -torch.inf).masked_fill(empty, 0.0)
+    student_logs = _buckets(padded / temperature, tail.masked_fill(none, -torch.inf))
+    probs = teacher_logs.exp()
+    # What the teacher gives no probability adds nothing, whatever the student says (-inf - -inf at padding).
+    nothing = probs == 0
+    ratio = teacher_logs.masked_fill(nothing, 0.0) - student_logs.masked_fill(nothing, 0.0)
+    loss = (probs * ratio).sum(dim=1)
+    if drawn.shape[1]:
+        inside = _inside_tail(drawn.masked_fill(none.unsqueeze(1), 0.0), tail, none, teacher, temperature)
+        loss = loss + probs[:, -1] * inside.mean(dim=1)
     return loss
-
-
-class _SoftLoss(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, scores: Tensor, teacher: TeacherRows, temperature: float) -> Tensor:
-        lse, terms, total = _tail(scores, teacher, temperature)
-        teacher_logs = _buckets(teacher.scores / temperature, teacher.tail_lse)
-        head = scores.gather(1, teacher.items).masked_fill(teacher.items == 0, -torch.inf)
-        student_logs = _buckets(head / temperature, lse)
-        probs = teacher_logs.exp()
-        # What the teacher gives no probability adds nothing, whatever the student says (-inf - -inf at padding).
-        ratio = (teacher_logs - student_logs).masked_fill(probs == 0, 0.0)
-        loss = (probs * ratio).sum(dim=1)
-        slope = (student_logs.exp() - probs) / temperature
-        at_head, at_tail = slope[:, :-1], slope[:, -1]
-        at_drawn = torch.empty_like(teacher.tail_scores)
-        if teacher.tail_items.shape[1]:
-            inside, slopes = _inside_tail(scores.gather(1, teacher.tail_items), lse, teacher, temperature)
-            loss = loss + probs[:, -1] * inside.mean(dim=1)
-            at_drawn = probs[:, -1:] * slopes / (slopes.shape[1] * temperature)
-            at_tail = at_tail - at_drawn.sum(dim=1)
-        ctx.save_for_backward(terms, at_head, at_tail / total, at_drawn, teacher.items, teacher.tail_items)
-        return loss
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
-        terms, at_head, at_tail, at_drawn, head, drawn = ctx.saved_tensors
-        result = terms * (at_tail * gradient).unsqueeze(1)
-        result.scatter_add_(1, head, at_head * gradient.unsqueeze(1))
-        result.scatter_add_(1, drawn, at_drawn * gradient.unsqueeze(1))
-        return result, None, None
-
-
-def _tail(scores: Tensor, teacher: TeacherRows, temperature: float) -> tuple[Tensor, Tensor, Tensor]:
-    """The student's log-sum-exp over its tail [N], -inf where there is none, its terms [N, n_items + 1] and their sum.
-
-    What is no part of the tail is taken out after the exponential: exponentials of -inf are several times slower.
-    """
-    top = scores[:, 1:].amax(dim=1, keepdim=True)
-    terms = (scores - top).div_(temperature)
-    terms[:, 0] = 0.0
-    terms.exp_()
-    _leave_tail(terms, teacher.items, teacher.seen_rows, teacher.seen_items, 0.0)
-    total = terms.sum(dim=1)
-    lse = total.log() + top.squeeze(1) / temperature
-    thin = total < _THIN
-    if bool(thin.any()):
-        lse[thin], terms[thin], total[thin] = _thin_tail(scores, teacher, temperature, thin)
-    return lse, terms, total
-
-
-def _thin_tail(scores: Tensor, teacher: TeacherRows, temperature: float, thin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """As `_tail`, of the rows in ``thin`` alone, relative to their tail's best: nothing underflows beside the head."""
-    scaled = scores[thin] / temperature
-    place, mine = thin.cumsum(0) - 1, thin[teacher.seen_rows]
-    rows = place[teacher.seen_rows[mine]]
-    _leave_tail(scaled, teacher.items[thin], rows, teacher.seen_items[mine], -torch.inf)
-    top = scaled.amax(dim=1, keepdim=True)
-    none = top == -torch.inf
-    terms = (scaled - top.masked_fill(none, 0.0)).exp_()
-    total = terms.sum(dim=1)
-    return total.log() + top.squeeze(1), terms, total.masked_fill(none.squeeze(1), 1.0)
-
-
-def _leave_tail(values: Tensor, head: Tensor, seen_rows: Tensor, seen_items: Tensor, empty: float) -> None:
-    """Write ``empty`` to every cell that is no part of the tail: column 0, the head and what was seen."""
-    values[:, 0] = empty
-    values.scatter_(1, head, empty)
-    values[seen_rows, seen_items] = empty
 
 
 def _buckets(head: Tensor, tail: Tensor) -> Tensor:
@@ -174,13 +148,16 @@ def _buckets(head: Tensor, tail: Tensor) -> Tensor:
     return torch.log_softmax(torch.cat([head, tail.unsqueeze(1)], dim=1), dim=1)
 
 
-def _inside_tail(drawn: Tensor, lse: Tensor, teacher: TeacherRows, temperature: float) -> tuple[Tensor, Tensor]:
-    """The terms of the estimate [N, S], and their slopes against log b', both 0 where there is no tail."""
-    student_logs = drawn / temperature - lse.unsqueeze(1)
-    teacher_logs = teacher.tail_scores / temperature - teacher.tail_lse.unsqueeze(1)
+def _inside_tail(drawn: Tensor, tail: Tensor, none: Tensor, teacher: TeacherRows, temperature: float) -> Tensor:
+    """The terms of the estimate [N, S], 0 where there is no tail."""
+    lse = teacher.tail_lse.masked_fill(none, 0.0)
+    theirs_raw = teacher.tail_scores.masked_fill(none.unsqueeze(1), 0.0)
+    student_logs = drawn / temperature - tail.unsqueeze(1)
+    teacher_logs = theirs_raw / temperature - lse.unsqueeze(1)
     ahead = student_logs - teacher_logs
-    ours, theirs = (student_logs - teacher.tail_logq).exp(), (teacher_logs - teacher.tail_logq).exp()
+    theirs = (teacher_logs - teacher.tail_logq).exp()
+    far = ahead > _FAR
     near = theirs * (torch.expm1(ahead.clamp_max(_FAR)) - ahead)
-    terms = torch.where(ahead > _FAR, ours - theirs * (1.0 + ahead), near)
-    none = torch.isinf(teacher.tail_lse).unsqueeze(1)
-    return terms.masked_fill(none, 0.0), (ours - theirs).masked_fill(none, 0.0)
+    ours = torch.where(far, student_logs - teacher.tail_logq, 0.0).exp()
+    terms = torch.where(far, ours - theirs * (1.0 + ahead), near)
+    return terms.masked_fill(none.unsqueeze(1), 0.0)

@@ -6,6 +6,7 @@ import math
 
 from torch import Tensor, nn
 
+from stillhouse.models.dropout import Dropout
 from stillhouse.models.protocol import SequenceModel
 from stillhouse.params.model import GruSpec
 
@@ -27,7 +28,7 @@ class Gru(SequenceModel):
         """Build the model that ``spec`` describes over ``n_items`` items."""
         super().__init__(n_items, spec.width, spec.length)
         between = spec.dropout if spec.blocks > 1 else 0.0
-        self.dropout = nn.Dropout(spec.dropout)
+        self.dropout = Dropout(spec.dropout)
         self.recurrent = nn.GRU(spec.width, spec.width, spec.blocks, batch_first=True, dropout=between)
         self.norm = nn.LayerNorm(spec.width)
 

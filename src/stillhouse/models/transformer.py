@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from stillhouse.models.dropout import Dropout
 from stillhouse.models.protocol import EMBEDDING_STD, SequenceModel
 from stillhouse.params.model import TransformerSpec
 
@@ -33,7 +34,7 @@ class Transformer(SequenceModel):
         super().__init__(n_items, spec.width, spec.length)
         self.positions = nn.Parameter(torch.empty(spec.length, spec.width))
         nn.init.normal_(self.positions, std=EMBEDDING_STD)
-        self.dropout = nn.Dropout(spec.dropout)
+        self.dropout = Dropout(spec.dropout)
         self.blocks = nn.ModuleList(_Block(spec) for _ in range(spec.blocks))
         self.norm = nn.LayerNorm(spec.width)
 
@@ -59,7 +60,7 @@ class _Block(nn.Module):
         self.inner_norm = nn.LayerNorm(spec.width)
         self.inner = nn.Linear(spec.width, _INNER * spec.width)
         self.outer = nn.Linear(_INNER * spec.width, spec.width)
-        self.dropout = nn.Dropout(spec.dropout)
+        self.dropout = Dropout(spec.dropout)
 
     def forward(self, state: Tensor) -> Tensor:
         """Return the next state, float [B, L, width]."""
@@ -72,6 +73,16 @@ class _Block(nn.Module):
         batch, length, width = state.shape
         split = self.query_key_value(state).view(batch, length, 3, self.heads, width // self.heads)
         query, key, value = split.permute(2, 0, 3, 1, 4).unbind(0)
-        mixed = functional.scaled_dot_product_attention(query, key, value, is_causal=True)
+        mixed = _attention(query, key, value)
         merged: Tensor = self.attention_out(mixed.transpose(1, 2).reshape(batch, length, width))
         return merged
+
+
+def _attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """Return causal attention, float [B, heads, L, width / heads]."""
+    if query.device.type != "cpu":
+        return functional.scaled_dot_product_attention(query, key, value, is_causal=True)
+    # The CPU's fused kernel is many times slower backwards in bfloat16 than in float32.
+    wide = torch.promote_types(query.dtype, torch.float32)
+    with torch.autocast("cpu", enabled=False):
+        return functional.scaled_dot_product_attention(query.to(wide), key.to(wide), value.to(wide), is_causal=True)

@@ -68,6 +68,10 @@ class TrainingSpec(Frozen):
     """Sequences a step."""
     learning_rate: float = pydantic.Field(1e-3, gt=0.0, le=1.0)
     warmup_steps: int = pydantic.Field(50, ge=0)
+    schedule: Literal["constant", "cosine", "linear"] = "constant"
+    """What the learning rate does after its rise: stays, or falls to 0 at the last planned step."""
+    windows: Literal["last", "random", "all"] = "last"
+    """Which training events of a longer history are a row: the last, a window drawn anew every epoch, or all."""
     weight_decay: float = pydantic.Field(0.0, ge=0.0, le=1.0)
     clip_norm: float = pydantic.Field(1.0, gt=0.0)
     """Longest gradient that a step follows; a longer one is shortened to it."""

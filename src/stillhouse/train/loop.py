@@ -12,7 +12,7 @@ import lightning_fabric
 import torch
 from torch import Tensor, nn
 
-from stillhouse.distill.protocol import LossParts, PositionBatch
+from stillhouse.distill.protocol import Objective, PositionBatch
 from stillhouse.errors import TrainingError
 from stillhouse.models.protocol import SequenceModel
 from stillhouse.reporting import Progress, Reporter
@@ -20,6 +20,7 @@ from stillhouse.train.compute import derived_seed, fabric_of, repeatable
 from stillhouse.train.job import Job, Outcome
 from stillhouse.train.optimizer import adamw, learning_rate, set_learning_rate
 from stillhouse.train.rows import Ints, TrainingRows
+from stillhouse.train.softmax import catalogue_loss
 from stillhouse.train.state import State, load_state, named_optimizer_state, restore_optimizer, save_state
 from stillhouse.train.validation import ValidationSet
 
@@ -49,19 +50,31 @@ class _Place:
     """What was reported of each completed epoch."""
 
 
-class _Positions(nn.Module):
-    """The scores at every real position of a batch: one forward call, as several processes need it."""
+class _Lessons(nn.Module):
+    """The loss of a batch in one forward call, as several processes need it."""
 
-    def __init__(self, model: SequenceModel) -> None:
+    def __init__(self, model: SequenceModel, objective: Objective, dtype: torch.dtype | None) -> None:
         super().__init__()
         self.model = model
+        self.learnt = objective.weights
+        self._objective = objective
+        self._dtype = dtype
 
-    def forward(self, histories: Tensor) -> Tensor:
-        """Return float [N, n_items + 1] for the N cells of int64 ``histories`` that are not padding."""
+    def forward(self, histories: Tensor, positions: Mapping[str, Tensor], progress: float) -> dict[str, Tensor]:
+        """Return the loss and its parts at the N cells of int64 ``histories`` that are not padding.
+
+        Args:
+            histories: int64 [B, L], right-padded with 0.
+            positions: the tensors of a `PositionBatch` of those N positions. (Fabric takes no frozen class apart.)
+            progress: of the same.
+        """
         hidden = self.model.hidden(histories).flatten(0, 1)
         real = (histories != 0).flatten().nonzero().squeeze(1)
-        scores: Tensor = self.model.scores(hidden if len(real) == len(hidden) else hidden.index_select(0, real))
-        return scores
+        states = hidden if len(real) == len(hidden) else hidden.index_select(0, real)
+        lesson = self._objective.lesson(PositionBatch(**positions, progress=progress))
+        wide = torch.promote_types(states.dtype, torch.float32)
+        found = catalogue_loss(states.to(wide), self.model.items.weight, lesson, self.learnt, self._dtype)
+        return {"loss": found.total, **found.parts}
 
 
 def train(model: SequenceModel, job: Job, reporter: Reporter) -> Outcome:
@@ -90,13 +103,16 @@ class _Run:
 
     def __init__(self, model: SequenceModel, job: Job, reporter: Reporter) -> None:
         self.model, self.job, self.reporter = model, job, reporter
-        self.rows = TrainingRows(job.sequences, model.length)
+        self.rows = TrainingRows(job.sequences, model.length, job.training.windows)
         self.valid = ValidationSet(job.sequences, model.length, users=job.training.valid_users, seed=job.seed)
         self.fabric: lightning_fabric.Fabric = fabric_of(job.compute)
-        self.optimizer = adamw(model, job.training, fused=job.compute.precision != "16-mixed")
-        self.module, self.fabric_optimizer = self.fabric.setup(_Positions(model), self.optimizer)
+        half = torch.bfloat16 if job.compute.precision.startswith("bf16") else None
+        lessons = _Lessons(model, job.objective, half)
+        self.optimizer = adamw(lessons, job.training, fused=job.compute.precision != "16-mixed")
+        self.module, self.fabric_optimizer = self.fabric.setup(lessons, self.optimizer)
         self.epochs = job.training.warm_epochs if job.warm else job.training.epochs
         self.batches_an_epoch = -(-len(self.rows) // job.training.batch_size)
+        self.planned = self.epochs * self.batches_an_epoch
         self.place = _Place()
         self.kept = self._weights()
         self.sums = torch.zeros(0, dtype=torch.float64, device=self.fabric.device)
@@ -137,17 +153,16 @@ class _Run:
         torch.manual_seed(derived_seed(self.job.seed, place.epoch, index, fabric.global_rank))
         histories, batch = self._on_device(self.rows.batch(rows[fabric.global_rank :: fabric.world_size]))
         self.module.train()
-        loss = self.job.objective(self.module(histories), batch)
+        parts: dict[str, Tensor] = self.module(histories, batch, place.done / self.planned)
         self.fabric_optimizer.zero_grad()
-        fabric.backward(loss.total)
+        fabric.backward(parts["loss"])
         fabric.clip_gradients(self.module, self.fabric_optimizer, max_norm=training.clip_norm, error_if_nonfinite=False)
-        set_learning_rate(self.optimizer, learning_rate(training, place.done))
+        set_learning_rate(self.optimizer, learning_rate(training, place.done, self.planned))
         self.fabric_optimizer.step()
-        self._add(loss, len(batch))
+        self._add({name: value.detach() for name, value in parts.items()}, len(batch["targets"]))
         place.step, place.done = index + 1, place.done + 1
 
-    def _add(self, loss: LossParts, positions: int) -> None:
-        parts = {"loss": loss.total.detach(), **loss.parts}
+    def _add(self, parts: Mapping[str, Tensor], positions: int) -> None:
         if not self.place.names:
             self.place.names = sorted(parts)
             self.sums = torch.zeros(len(parts) + 1, dtype=torch.float64, device=self.fabric.device)
@@ -158,7 +173,7 @@ class _Run:
         place = self.place
         ndcg = self._validate()
         means = (self.sums[:-1] / self.sums[-1]).tolist()
-        rate = learning_rate(self.job.training, place.done - 1)
+        rate = learning_rate(self.job.training, place.done - 1, self.planned)
         report = dict(zip(place.names, means, strict=True)) | {"valid_ndcg_at_10": ndcg, "learning_rate": rate}
         self.reporter.metrics(report | {"epoch_seconds": seconds}, place.epoch)
         place.history.append(report)
@@ -186,10 +201,11 @@ class _Run:
     def _weights(self) -> dict[str, Tensor]:
         return {name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()}
 
-    def _on_device(self, batch: tuple[Tensor, PositionBatch]) -> tuple[Tensor, PositionBatch]:
+    def _on_device(self, batch: tuple[Tensor, PositionBatch]) -> tuple[Tensor, dict[str, Tensor]]:
         histories, positions = batch
-        moved = {name: tensor.to(self.fabric.device) for name, tensor in vars(positions).items()}
-        return histories.to(self.fabric.device), PositionBatch(**moved)
+        device = self.fabric.device
+        tensors = {name: value.to(device) for name, value in vars(positions).items() if isinstance(value, Tensor)}
+        return histories.to(device), tensors
 
     def _key(self) -> dict[str, Any]:
         """Return what a state must have been made for; the directory is private, this is the second lock."""
@@ -208,6 +224,9 @@ class _Run:
         if self.fabric.is_global_zero:
             tensors = {f"model/{name}": tensor for name, tensor in self.model.state_dict().items()}
             tensors |= {f"kept/{name}": tensor for name, tensor in self.kept.items()}
+            if self.job.objective.weights is not None:
+                learnt = self.job.objective.weights.state_dict()
+                tensors |= {f"learnt/{name}": tensor for name, tensor in learnt.items()}
             tensors |= named_optimizer_state(self.optimizer) | {"sums": self.sums}
             save_state(self.job.resume, State(tensors, {"place": asdict(self.place), "key": self._key()}))
         self.saved_at = time.monotonic()
@@ -222,6 +241,8 @@ class _Run:
         self.place = _Place(**state.facts["place"])
         self.model.load_state_dict(_under("model/", state.tensors))
         self.kept = {name: tensor.to(self.fabric.device) for name, tensor in _under("kept/", state.tensors).items()}
+        if self.job.objective.weights is not None:
+            self.job.objective.weights.load_state_dict(_under("learnt/", state.tensors))
         self.sums = state.tensors["sums"].to(self.fabric.device)
         restore_optimizer(self.optimizer, state.tensors)
         self.reporter.note(f"training goes on after epoch {self.place.epoch}, batch {self.place.step}")

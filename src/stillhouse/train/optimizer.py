@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import nn
 
@@ -23,16 +25,32 @@ def adamw(model: nn.Module, training: TrainingSpec, *, fused: bool = True) -> to
     return torch.optim.AdamW(groups, lr=training.learning_rate, fused=fused)
 
 
-def learning_rate(training: TrainingSpec, step: int) -> float:
-    """Return the learning rate of optimiser step ``step`` (from 0): a linear rise, then constant.
+def learning_rate(training: TrainingSpec, step: int, planned: int) -> float:
+    """Return the learning rate of optimiser step ``step``: a linear rise, then what the schedule says.
+
+    Args:
+        training: the peak rate, the steps of the rise and the schedule.
+        step: counted from 0.
+        planned: steps that the training takes if nothing stops it early, at least 1.
 
     >>> spec = TrainingSpec(learning_rate=0.5, warmup_steps=2)
-    >>> [learning_rate(spec, step) for step in range(3)]
+    >>> [learning_rate(spec, step, 10) for step in range(3)]
     [0.25, 0.5, 0.5]
+    >>> falling = TrainingSpec(learning_rate=0.5, warmup_steps=0, schedule="cosine")
+    >>> [round(learning_rate(falling, step, 4), 3) for step in range(4)]
+    [0.5, 0.427, 0.25, 0.073]
     """
-    if step >= training.warmup_steps:
-        return training.learning_rate
-    return training.learning_rate * (step + 1) / training.warmup_steps
+    if step < training.warmup_steps:
+        return training.learning_rate * (step + 1) / training.warmup_steps
+    left = planned - training.warmup_steps
+    done = (step - training.warmup_steps) / left if left > 0 else 1.0
+    match training.schedule:
+        case "cosine":
+            return training.learning_rate * 0.5 * (1.0 + math.cos(math.pi * min(done, 1.0)))
+        case "linear":
+            return training.learning_rate * max(1.0 - done, 0.0)
+        case "constant":
+            return training.learning_rate
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:

@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from objectives import on_scores
 
 from stillhouse.distill.hard import HardObjective, hard_loss
 from stillhouse.distill.protocol import PositionBatch
@@ -57,7 +58,7 @@ def test_the_gradient_is_finite_with_a_masked_column_and_matches_finite_differen
 
 def test_the_objective_is_the_hard_loss_and_names_it() -> None:
     batch = PositionBatch(TARGETS, torch.ones(2), torch.zeros(2, dtype=torch.int64), torch.arange(2))
-    found = HardObjective()(SCORES, batch)
+    found = on_scores(HardObjective(), SCORES, batch)
     assert found.total.item() == hard_loss(SCORES, TARGETS, torch.ones(2)).item()
     assert {name: value.item() for name, value in found.parts.items()} == {"hard_loss": found.total.item()}
     assert len(batch) == 2

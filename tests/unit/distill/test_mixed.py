@@ -3,6 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from objectives import on_scores
 from torch.nn import functional
 
 from stillhouse.distill.mixed import MixedObjective
@@ -32,7 +33,7 @@ def test_a_student_that_equals_its_teacher_has_no_soft_loss_and_no_soft_gradient
     rows = np.array([9, 0, 4])
     scores = torch.from_numpy(made.scores[rows]).index_fill(1, torch.tensor([0]), -torch.inf).requires_grad_()
     objective = MixedObjective(made.open(), made, alpha=0.0, temperature=temperature)
-    loss = objective(scores, _batch(made, rows))
+    loss = on_scores(objective, scores, _batch(made, rows))
     loss.total.backward()
     assert abs(loss.parts["soft_loss"].item()) < 1e-6
     assert scores.grad.abs().max() < 1e-6
@@ -43,7 +44,7 @@ def test_a_store_without_a_tail_gives_the_whole_divergence(make_store):
     rows = np.arange(5)
     scores = _scores(made, rows)
     objective = MixedObjective(made.open(), made, alpha=0.3, temperature=2.0)
-    loss = objective(scores, _batch(made, rows, [1.0, 0.5, 2.0, 0.0, 1.0]))
+    loss = on_scores(objective, scores, _batch(made, rows, [1.0, 0.5, 2.0, 0.0, 1.0]))
     expected = 0.0
     for row in rows:
         left = [item for item in range(1, 31) if item not in made.seen()[row]]
@@ -59,7 +60,9 @@ def test_the_total_is_alpha_hard_and_the_rest_soft_times_temperature_squared(mak
     made = make_store([3, 9, 4])
     rows = np.arange(6)
     for alpha in (0.0, 0.25, 0.9):
-        loss = MixedObjective(made.open(), made, alpha=alpha, temperature=2.0)(_scores(made, rows), _batch(made, rows))
+        loss = on_scores(
+            MixedObjective(made.open(), made, alpha=alpha, temperature=2.0), _scores(made, rows), _batch(made, rows)
+        )
         hard, soft = loss.parts["hard_loss"], loss.parts["soft_loss"]
         assert loss.total.item() == pytest.approx((alpha * hard + (1 - alpha) * 4 * soft).item(), rel=1e-6)
         assert not hard.requires_grad
@@ -69,7 +72,9 @@ def test_the_total_is_alpha_hard_and_the_rest_soft_times_temperature_squared(mak
 def test_alpha_one_is_the_hard_loss_alone(make_store):
     made = make_store([3, 9, 4])
     rows = np.arange(6)
-    loss = MixedObjective(made.open(), made, alpha=1.0, temperature=2.0)(_scores(made, rows), _batch(made, rows))
+    loss = on_scores(
+        MixedObjective(made.open(), made, alpha=1.0, temperature=2.0), _scores(made, rows), _batch(made, rows)
+    )
     assert set(loss.parts) == {"hard_loss"}
     assert loss.total.item() == loss.parts["hard_loss"].item()
 
@@ -85,9 +90,9 @@ def test_positions_that_the_store_lacks_learn_from_the_hard_loss_alone(make_stor
     )
     scores = _scores(made, steps).requires_grad_()
     objective = MixedObjective(made.open(), made, alpha=0.5, temperature=1.0)
-    loss = objective(scores, batch)
-    held = objective(
-        scores[1:], PositionBatch(*(getattr(batch, n)[1:] for n in ("targets", "weights", "users", "steps")))
+    loss = on_scores(objective, scores, batch)
+    held = on_scores(
+        objective, scores[1:], PositionBatch(*(getattr(batch, n)[1:] for n in ("targets", "weights", "users", "steps")))
     )
     assert torch.equal(loss.parts["soft_loss"], held.parts["soft_loss"])
     loss.total.backward()
@@ -101,7 +106,7 @@ def test_a_batch_without_any_stored_position_has_no_soft_loss(make_store):
     made = make_store([9], length=3)
     batch = PositionBatch(torch.tensor([1]), torch.ones(1), torch.tensor([0]), torch.tensor([0]))
     scores = _scores(made, np.array([0])).requires_grad_()
-    loss = MixedObjective(made.open(), made, alpha=0.5, temperature=1.0)(scores, batch)
+    loss = on_scores(MixedObjective(made.open(), made, alpha=0.5, temperature=1.0), scores, batch)
     loss.total.backward()
     assert loss.parts["soft_loss"].item() == 0.0
     assert scores.grad.isfinite().all()
@@ -112,7 +117,7 @@ def test_with_repeats_nothing_is_masked(make_store):
     store = made.open(repeat_items=True)
     rows = np.arange(4)
     scores = _scores(made, rows)
-    loss = MixedObjective(store, made, alpha=0.0, temperature=1.0)(scores, _batch(made, rows))
+    loss = on_scores(MixedObjective(store, made, alpha=0.0, temperature=1.0), scores, _batch(made, rows))
     p = torch.from_numpy(made.scores[rows, 1:]).log_softmax(1)
     expected = (p.exp() * (p - scores[:, 1:].log_softmax(1))).sum(1).mean()
     assert loss.parts["soft_loss"].item() == pytest.approx(expected.item(), rel=1e-5)
@@ -131,7 +136,7 @@ def test_draws_in_the_store_change_the_loss(make_store):
         made = make_store([9, 4], tail_samples=samples, name=f"s{samples}")
         rows = np.arange(4)
         objective = MixedObjective(made.open(), made, alpha=0.0, temperature=1.0)
-        losses.append(objective(_scores(made, rows), _batch(made, rows)).total.item())
+        losses.append(on_scores(objective, _scores(made, rows), _batch(made, rows)).total.item())
     assert losses[1] > losses[0]
 
 
@@ -141,9 +146,9 @@ def test_gradient_steps_on_the_soft_loss_bring_a_student_to_its_teacher(make_sto
     scores = torch.zeros(len(rows), 21, requires_grad=True)
     optimiser = torch.optim.Adam([scores], lr=0.1)
     objective = MixedObjective(made.open(), made, alpha=0.0, temperature=2.0)
-    first = objective(scores, _batch(made, rows)).parts["soft_loss"].item()
+    first = on_scores(objective, scores, _batch(made, rows)).parts["soft_loss"].item()
     for _ in range(200):
-        loss = objective(scores, _batch(made, rows))
+        loss = on_scores(objective, scores, _batch(made, rows))
         optimiser.zero_grad()
         loss.total.backward()
         optimiser.step()

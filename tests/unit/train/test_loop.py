@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 import pytest
 import torch
-from torch import Tensor
 
 from stillhouse.distill.hard import HardObjective
-from stillhouse.distill.protocol import LossParts, PositionBatch
+from stillhouse.distill.protocol import Lesson, PositionBatch
 from stillhouse.errors import TrainingError
 from stillhouse.models.build import build
 from stillhouse.models.protocol import SequenceModel
@@ -47,13 +47,14 @@ class Dying(HardObjective):
     """Dies at its n-th batch."""
 
     def __init__(self, batches: int) -> None:
+        super().__init__()
         self.left = batches
 
-    def __call__(self, scores: Tensor, batch: PositionBatch) -> LossParts:
+    def lesson(self, batch: PositionBatch) -> Lesson:
         self.left -= 1
         if self.left < 0:
             raise Killed
-        return super().__call__(scores, batch)
+        return super().lesson(batch)
 
 
 def fresh() -> SequenceModel:
@@ -141,8 +142,8 @@ def test_a_state_of_another_job_is_not_taken_up(ring_job: MakeJob) -> None:
 
 def test_a_loss_that_is_not_finite_stops_training_in_one_line(ring_job: MakeJob) -> None:
     class Diverging(HardObjective):
-        def __call__(self, scores: Tensor, batch: PositionBatch) -> LossParts:
-            return super().__call__(scores * torch.nan, batch)
+        def lesson(self, batch: PositionBatch) -> Lesson:
+            return super().lesson(replace(batch, weights=batch.weights * torch.nan))
 
     with pytest.raises(TrainingError, match=r"^the training loss must stay finite, found NaN .* epoch 1: [^\n]*$"):
         train(fresh(), ring_job(objective=Diverging()), SilentReporter())
@@ -150,16 +151,22 @@ def test_a_loss_that_is_not_finite_stops_training_in_one_line(ring_job: MakeJob)
 
 def test_an_events_weight_reaches_the_loss(ring_job: MakeJob) -> None:
     class Weightless(HardObjective):
-        def __call__(self, scores: Tensor, batch: PositionBatch) -> LossParts:
-            weights = torch.zeros_like(batch.weights)
-            return super().__call__(scores, PositionBatch(batch.targets, weights, batch.users, batch.steps))
+        def lesson(self, batch: PositionBatch) -> Lesson:
+            return super().lesson(replace(batch, weights=torch.zeros_like(batch.weights)))
 
     assert train(fresh(), ring_job(objective=Weightless(), epochs=1), SilentReporter()).losses["loss"] == 0.0
 
 
 @pytest.mark.parametrize(
     "change",
-    [{"learning_rate": 0.02}, {"warmup_steps": 30}, {"weight_decay": 0.5}, {"clip_norm": 0.01}, {"batch_size": 7}],
+    [
+        {"learning_rate": 0.02},
+        {"warmup_steps": 30},
+        {"weight_decay": 0.5},
+        {"clip_norm": 0.01},
+        {"batch_size": 7},
+        {"schedule": "linear"},
+    ],
     ids=str,
 )
 def test_every_setting_of_training_changes_the_weights(ring_job: MakeJob, change: dict[str, float]) -> None:

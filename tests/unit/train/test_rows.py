@@ -73,3 +73,36 @@ def test_users_without_two_training_events_are_no_training(make_sequences: Make)
 def _many(make_sequences: Make) -> TrainingRows:
     _, folder = make_sequences([[1 + step % 9 for step in range(4 + user % 30)] for user in range(100)])
     return TrainingRows(Sequences.open(folder), length=50)
+
+
+LONG = [list(range(1, 13)), [3, 1, 2], [5, 6, 7, 8, 9, 10, 11]]
+
+
+def test_all_windows_hold_every_training_position_once(make_sequences: Make) -> None:
+    _, folder = make_sequences(LONG)
+    sequences = Sequences.open(folder)
+    rows = TrainingRows(sequences, length=4, windows="all")
+    _, batch = rows.batch(np.arange(len(rows)))
+    found = sorted(zip(batch.users.tolist(), batch.steps.tolist(), strict=True))
+    trained = [(user, step) for user, n in enumerate(sequences.train_length) for step in range(n - 1)]
+    assert found == trained
+    assert max(rows.counts) == 4
+    inputs = {user: sequences.history(user, 12).tolist() for user in range(3)}
+    expected = [inputs[user][step + 1] for user, step in zip(batch.users.tolist(), batch.steps.tolist(), strict=True)]
+    assert batch.targets.tolist() == expected
+
+
+def test_random_windows_move_from_epoch_to_epoch_and_repeat_for_one_epoch(make_sequences: Make) -> None:
+    _, folder = make_sequences([list(range(1, 41))] * 8)
+    rows = TrainingRows(Sequences.open(folder), length=4, windows="random")
+
+    def starts(epoch: int) -> list[int]:
+        rows.plan(1, epoch, 8)
+        return rows.first.tolist()
+
+    first = starts(0)
+    assert first != starts(1)
+    assert first == starts(0)
+    reached = {start for epoch in range(60) for start in starts(epoch)}
+    trained = int(Sequences.open(folder).train_length[0])
+    assert reached == set(range(trained - 4))
