@@ -94,7 +94,7 @@ PREPARE = {
 }
 
 
-def training(place, previous, given=None):
+def training(place, previous, given=None, model="student.model"):
     """Return the cases of a `TrainingSpec` at ``place``; ``previous`` gives the stage something to start warm from."""
     # At a rate of nearly nothing no epoch is better than the first.
     still = {f"{place}.learning_rate": 1e-9, f"{place}.epochs": 3, f"{place}.patience": 2}
@@ -104,6 +104,9 @@ def training(place, previous, given=None):
         "batch_size": Case(8),
         "learning_rate": Case(0.02),
         "warmup_steps": Case(0),
+        "schedule": Case("linear"),
+        "windows": Case("all", given={f"{model}.length": 2}),  # shorter than the histories
+        "negatives": Case(3),
         "weight_decay": Case(0.1),
         "clip_norm": Case(0.01),
         "patience": Case(1, given=still),
@@ -125,7 +128,7 @@ def model(place):
 
 TRAIN_TEACHER = {
     **model("model"),
-    **training("training", {"previous_teacher": "last night's teacher"}),
+    **training("training", {"previous_teacher": "last night's teacher"}, model="model"),
     "seed": Case(2),
     "repeat_items": Case(True, refused=TrainingError),
     **COMPUTE,

@@ -2,13 +2,29 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 import pydantic
 
 from stillhouse.params.base import Frozen
 
-__all__ = ["ComputeSpec", "GruSpec", "ModelSpec", "TrainingSpec", "TransformerSpec"]
+__all__ = [
+    "BidirectionalSpec",
+    "ComputeSpec",
+    "CrossFittedSpec",
+    "EaseSpec",
+    "EnsembleSpec",
+    "FittedSpec",
+    "GruSpec",
+    "ItemKnnSpec",
+    "MemberSpec",
+    "ModelSpec",
+    "PopularitySpec",
+    "SequenceSpec",
+    "TeacherSpec",
+    "TrainingSpec",
+    "TransformerSpec",
+]
 
 
 class ComputeSpec(Frozen):
@@ -33,18 +49,23 @@ class _Sized(Frozen):
     dropout: float = pydantic.Field(ge=0.0, lt=1.0)
 
 
-class TransformerSpec(_Sized):
-    """A causal transformer (`stillhouse.models.transformer`)."""
+class _Attentive(_Sized):
+    """What every transformer has."""
 
-    kind: Literal["transformer"]
     heads: int = pydantic.Field(ge=1, le=64)
     """Attention heads; they divide ``width``."""
 
     @pydantic.model_validator(mode="after")
-    def _divides(self) -> TransformerSpec:
+    def _divides(self) -> Self:
         if self.width % self.heads:
             raise ValueError(f"heads must divide width, got {self.heads} heads of width {self.width}")
         return self
+
+
+class TransformerSpec(_Attentive):
+    """A causal transformer (`stillhouse.models.transformer`)."""
+
+    kind: Literal["transformer"]
 
 
 class GruSpec(_Sized):
@@ -53,8 +74,78 @@ class GruSpec(_Sized):
     kind: Literal["gru"]
 
 
+class BidirectionalSpec(_Attentive):
+    """A transformer that fills gaps (`stillhouse.models.bidirectional`); it teaches, and is no student."""
+
+    kind: Literal["bidirectional"]
+    mask_share: float = pydantic.Field(0.3, gt=0.0, lt=1.0)
+    """Share of a row's events that are hidden and to be named."""
+    last_share: float = pydantic.Field(0.5, ge=0.0, le=1.0)
+    """Share of rows that are cut at a random event, which alone is hidden: the task that the model will be set."""
+
+
+class _Fitted(Frozen):
+    """What every model in closed form has."""
+
+    length: int = pydantic.Field(ge=2, le=4096)
+    """Longest history that the model looks at, in events."""
+    folds: int = pydantic.Field(5, ge=2, le=20)
+    """Parts of the users; each is scored at training positions by weights fitted on the other parts."""
+
+
+class _Neighbourly(_Fitted):
+    """What every model has that keeps a few weights an item."""
+
+    neighbours: int = pydantic.Field(200, ge=1, le=10_000)
+    """Weights kept an item: its largest."""
+    decay: float = pydantic.Field(gt=0.0, le=1.0)
+    """What an event counts for in a history, as a multiple of the one after it."""
+
+
+class ItemKnnSpec(_Neighbourly):
+    """What people took after an item (`stillhouse.models.item_knn`)."""
+
+    kind: Literal["item_knn"]
+    shrink: float = pydantic.Field(10.0, ge=0.0)
+    """Added to the denominator of a similarity: how little rare pairs are believed."""
+
+
+class EaseSpec(_Neighbourly):
+    """A linear model over whole histories (`stillhouse.models.ease`)."""
+
+    kind: Literal["ease"]
+    l2: float = pydantic.Field(300.0, gt=0.0)
+    """Weight of the squared weights, in events."""
+
+
+class PopularitySpec(_Fitted):
+    """The same most popular items for everyone (`stillhouse.models.popularity`): the floor."""
+
+    kind: Literal["popularity"]
+
+
 ModelSpec = Annotated[TransformerSpec | GruSpec, pydantic.Field(discriminator="kind")]
-"""One architecture and its size, chosen by ``kind``."""
+"""One architecture and its size, chosen by ``kind``: what a student may be."""
+
+SequenceSpec = Annotated[TransformerSpec | GruSpec | BidirectionalSpec, pydantic.Field(discriminator="kind")]
+"""A model that is trained by gradient steps."""
+
+FittedSpec = ItemKnnSpec | EaseSpec | PopularitySpec
+"""A model that is fitted in closed form."""
+
+
+class CrossFittedSpec(Frozen):
+    """One architecture, trained once a fold without the fold's users (`stillhouse.models.cross_fitted`)."""
+
+    kind: Literal["cross_fitted"]
+    folds: int = pydantic.Field(ge=2, le=20)
+    """Parts of the users, and models trained."""
+    model: SequenceSpec
+
+    @property
+    def length(self) -> int:
+        """Longest history that the models look at, in events."""
+        return self.model.length
 
 
 class TrainingSpec(Frozen):
@@ -70,6 +161,8 @@ class TrainingSpec(Frozen):
     warmup_steps: int = pydantic.Field(50, ge=0)
     schedule: Literal["constant", "cosine", "linear"] = "constant"
     """What the learning rate does after its rise: stays, or falls to 0 at the last planned step."""
+    negatives: int | None = pydantic.Field(None, ge=1)
+    """Items drawn a step that stand for the whole catalogue in the loss (sampled softmax); ``null``: all items."""
     windows: Literal["last", "random", "all"] = "last"
     """Which training events of a longer history are a row: the last, a window drawn anew every epoch, or all."""
     weight_decay: float = pydantic.Field(0.0, ge=0.0, le=1.0)
@@ -79,3 +172,57 @@ class TrainingSpec(Frozen):
     """Epochs without a better NDCG@10 on the validation split before training stops."""
     valid_users: int = pydantic.Field(2000, ge=1)
     """Most users that early stopping looks at (the same ones every epoch)."""
+
+
+class MemberSpec(Frozen):
+    """One member of an ensemble."""
+
+    model: Annotated[
+        TransformerSpec | GruSpec | BidirectionalSpec | ItemKnnSpec | EaseSpec | PopularitySpec | CrossFittedSpec,
+        pydantic.Field(discriminator="kind"),
+    ]
+    training: TrainingSpec | None = None
+    """In place of ``train_teacher.training``."""
+
+
+class EnsembleSpec(Frozen):
+    """Several models, calibrated and heard together (`stillhouse.models.ensemble`)."""
+
+    kind: Literal["ensemble"]
+    combine: Literal["mean", "weighted", "confidence"] = "mean"
+    """Members count alike, as the validation split says, or each where it is sure."""
+    members: dict[Annotated[str, pydantic.Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")], MemberSpec] = pydantic.Field(
+        min_length=2
+    )
+
+    @pydantic.field_validator("members")
+    @classmethod
+    def _in_order(cls, members: dict[str, MemberSpec]) -> dict[str, MemberSpec]:
+        """Sort members by name: how params.yaml orders them changes no bit of a sum."""
+        return dict(sorted(members.items()))
+
+    @pydantic.model_validator(mode="after")
+    def _one_length(self) -> Self:
+        lengths = {name: member.model.length for name, member in self.members.items()}
+        if len(set(lengths.values())) > 1:
+            raise ValueError(f"members must look equally far back, got lengths {lengths}")
+        return self
+
+    @property
+    def length(self) -> int:
+        """Longest history that every member looks at, in events."""
+        return next(iter(self.members.values())).model.length
+
+
+TeacherSpec = Annotated[
+    TransformerSpec
+    | GruSpec
+    | BidirectionalSpec
+    | ItemKnnSpec
+    | EaseSpec
+    | PopularitySpec
+    | CrossFittedSpec
+    | EnsembleSpec,
+    pydantic.Field(discriminator="kind"),
+]
+"""Every kind of model that there is, and its size: what a teacher may be."""

@@ -20,7 +20,7 @@ from stillhouse.train.compute import derived_seed, fabric_of, repeatable
 from stillhouse.train.job import Job, Outcome
 from stillhouse.train.optimizer import adamw, learning_rate, set_learning_rate
 from stillhouse.train.rows import Ints, TrainingRows
-from stillhouse.train.softmax import catalogue_loss
+from stillhouse.train.softmax import catalogue_loss, sampled_loss
 from stillhouse.train.state import State, load_state, named_optimizer_state, restore_optimizer, save_state
 from stillhouse.train.validation import ValidationSet
 
@@ -53,12 +53,15 @@ class _Place:
 class _Lessons(nn.Module):
     """The loss of a batch in one forward call, as several processes need it."""
 
-    def __init__(self, model: SequenceModel, objective: Objective, dtype: torch.dtype | None) -> None:
+    def __init__(
+        self, model: SequenceModel, objective: Objective, dtype: torch.dtype | None, negatives: int | None
+    ) -> None:
         super().__init__()
         self.model = model
         self.learnt = objective.weights
         self._objective = objective
         self._dtype = dtype
+        self._negatives = negatives
 
     def forward(self, histories: Tensor, positions: Mapping[str, Tensor], progress: float) -> dict[str, Tensor]:
         """Return the loss and its parts at the N cells of int64 ``histories`` that are not padding.
@@ -73,7 +76,11 @@ class _Lessons(nn.Module):
         states = hidden if len(real) == len(hidden) else hidden.index_select(0, real)
         lesson = self._objective.lesson(PositionBatch(**positions, progress=progress))
         wide = torch.promote_types(states.dtype, torch.float32)
-        found = catalogue_loss(states.to(wide), self.model.items.weight, lesson, self.learnt, self._dtype)
+        table = self.model.items.weight
+        if self._negatives is None:
+            found = catalogue_loss(states.to(wide), table, lesson, self.learnt, self._dtype)
+        else:
+            found = sampled_loss(states.to(wide), table, lesson, self._negatives, self._dtype)
         return {"loss": found.total, **found.parts}
 
 
@@ -107,7 +114,7 @@ class _Run:
         self.valid = ValidationSet(job.sequences, model.length, users=job.training.valid_users, seed=job.seed)
         self.fabric: lightning_fabric.Fabric = fabric_of(job.compute)
         half = torch.bfloat16 if job.compute.precision.startswith("bf16") else None
-        lessons = _Lessons(model, job.objective, half)
+        lessons = _Lessons(model, job.objective, half, job.training.negatives)
         self.optimizer = adamw(lessons, job.training, fused=job.compute.precision != "16-mixed")
         self.module, self.fabric_optimizer = self.fabric.setup(lessons, self.optimizer)
         self.epochs = job.training.warm_epochs if job.warm else job.training.epochs

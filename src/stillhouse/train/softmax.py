@@ -11,6 +11,7 @@ Wijmans et al., "Cut Your Losses in Large-Vocabulary Language Models", ICLR 2025
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,12 +20,14 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from stillhouse.distill.catalogue import Look
-from stillhouse.distill.protocol import Lesson, LossParts
+from stillhouse.distill.protocol import Answer, Lesson, LossParts, Wanted
 
-__all__ = ["catalogue_loss"]
+__all__ = ["catalogue_loss", "sampled_loss"]
 
 #: Scores held at once (positions × items) on a CPU: a few megabytes, which a core's cache nearly holds.
 _CELLS_CPU = 1 << 21
+#: What the logarithm of an empty sum is taken for: finite, and less than any score that a model gives.
+_NOTHING = -80.0
 #: On a GPU parts are as large as its memory bears easily, so that each is worth a launch.
 _CELLS_GPU = 1 << 27
 
@@ -116,3 +119,89 @@ def _parts(positions: int, columns: int, device: str) -> list[tuple[int, int]]:
     cells = _CELLS_GPU if device == "cuda" else _CELLS_CPU
     size = max(1, cells // columns)
     return [(start, min(start + size, positions)) for start in range(0, positions, size)] or [(0, 0)]
+
+
+def sampled_loss(
+    hidden: Tensor, table: Tensor, lesson: Lesson, negatives: int, dtype: torch.dtype | None = None
+) -> LossParts:
+    """Return an estimate of `catalogue_loss` from ``negatives`` items, drawn for the whole batch.
+
+    What an objective asks of single items is exact; its sums over items are those over the draws,
+    each counting for n_items / drawn items, and over the first wanted item (the target), which
+    counts for itself. Time and memory no longer grow with positions × items.
+
+    Args:
+        hidden: float [N, width], states at N positions.
+        table: float [n_items + 1, width], the rows that score; row 0 is padding.
+        lesson: of the same N positions; the first column of its wanted items holds the targets.
+        negatives: at least 1; torch's generator draws them.
+        dtype: of the factors of the product, as for `catalogue_loss`.
+
+    Returns:
+        the loss and its parts.
+
+    Source: Y. Bengio, J.-S. Senécal, "Adaptive Importance Sampling to Accelerate Training of a Neural
+    Probabilistic Language Model", IEEE Transactions on Neural Networks 2008; drawn uniformly here.
+    """
+    drawn = torch.randint(1, len(table), (negatives,), device=table.device).unique()
+    rows = table.index_select(0, drawn)
+    total: Tensor = hidden.new_zeros(())
+    parts: dict[str, Tensor] = {}
+    for start, stop in _parts(len(hidden), negatives, hidden.device.type):
+        answer = _estimate(hidden[start:stop], table, drawn, rows, lesson.wanted.part(start, stop), dtype)
+        found = lesson.loss(answer, start, stop)
+        total = total + found.total
+        parts = {name: value + parts.get(name, 0.0) for name, value in found.parts.items()}
+    return LossParts(total=total, parts=parts)
+
+
+def _estimate(
+    hidden: Tensor, table: Tensor, drawn: Tensor, rows: Tensor, wanted: Wanted, dtype: torch.dtype | None
+) -> Answer:
+    """Answer ``wanted`` of n positions from the items ``drawn`` (ascending, no item twice) with their ``rows``."""
+    each = table[wanted.items.flatten()].view(*wanted.items.shape, -1)
+    scores = torch.einsum("nd,nmd->nm", hidden, each)
+    factors = (hidden, rows) if dtype is None else (hidden.to(dtype), rows.to(dtype))
+    sample = torch.mm(factors[0], factors[1].T).to(hidden.dtype) + math.log((len(table) - 1) / len(drawn))
+    target, at_target = wanted.items[:, :1], scores[:, :1]
+    sample = sample.masked_fill(drawn == target, -torch.inf)
+    every = torch.cat([at_target, sample], dim=1)
+    zero = hidden.new_zeros(len(hidden))
+    unseen, tail = {}, {}
+    if wanted.temperatures:
+        columns = torch.cat([target.new_zeros(1), drawn])
+        taken = torch.zeros(every.shape, dtype=torch.bool, device=every.device)
+        if wanted.seen is not None:
+            _mark(taken, columns, *wanted.seen)
+        beyond = taken.clone()
+        if wanted.head is not None:
+            places = torch.arange(len(hidden), device=hidden.device).unsqueeze(1).expand_as(wanted.head)
+            _mark(beyond, columns, places.flatten(), wanted.head.flatten())
+            beyond[:, 0] |= (wanted.head == target).any(dim=1)
+        for temperature in wanted.temperatures:
+            # A weight stands beside a score, not under the temperature.
+            weight = torch.where(columns == 0, 0.0, math.log((len(table) - 1) / len(drawn)))
+            cooled = (every - weight) / temperature + weight
+            unseen[temperature] = _log_sum(cooled.masked_fill(taken, -torch.inf))
+            tail[temperature] = _log_sum(cooled.masked_fill(beyond, -torch.inf))
+    return Answer(
+        scores=scores.masked_fill(wanted.items == 0, -torch.inf),
+        hidden=hidden,
+        log_total=every.logsumexp(dim=1) if wanted.total else zero,
+        log_unseen=unseen,
+        log_tail=tail,
+        mean=(hidden @ rows.mean(dim=0)) if wanted.mean else zero,
+    )
+
+
+def _mark(cells: Tensor, columns: Tensor, rows: Tensor, items: Tensor) -> None:
+    """Set the cells (row, column of item) for those of ``items`` that have a column; column 0 is nobody's."""
+    found = torch.searchsorted(columns, items).clamp_max(len(columns) - 1)
+    there = (columns[found] == items) & (items != 0)
+    cells[rows[there], found[there]] = True
+
+
+def _log_sum(values: Tensor) -> Tensor:
+    """Return the log-sum-exp of each row, finite (a very little) where a row is -inf alone."""
+    none = torch.isneginf(values).all(dim=1, keepdim=True)
+    return values.masked_fill(none, _NOTHING).logsumexp(dim=1)

@@ -166,6 +166,7 @@ def test_an_events_weight_reaches_the_loss(ring_job: MakeJob) -> None:
         {"clip_norm": 0.01},
         {"batch_size": 7},
         {"schedule": "linear"},
+        {"negatives": 4},
     ],
     ids=str,
 )

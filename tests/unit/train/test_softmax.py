@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from objectives import on_scores
 
 from stillhouse.distill.hard import HardObjective
-from stillhouse.distill.protocol import PositionBatch
+from stillhouse.distill.protocol import LossParts, PositionBatch, Wanted
 from stillhouse.train import softmax
-from stillhouse.train.softmax import catalogue_loss
+from stillhouse.train.softmax import catalogue_loss, sampled_loss
 
 
 def _batch(positions: int, items: int) -> PositionBatch:
@@ -62,3 +63,77 @@ def test_half_precision_factors_keep_the_loss_and_the_gradients_direction():
         grads.append(state.grad.flatten())
     assert losses[1] == pytest.approx(losses[0], rel=0.01)
     assert torch.nn.functional.cosine_similarity(*grads, dim=0) > 0.999
+
+
+class Everything:
+    """A lesson whose loss mixes all that can be wanted, each with a slope of its own."""
+
+    def __init__(self, positions: int, items: int) -> None:
+        draw = np.random.default_rng(5)
+        chosen = np.stack([draw.permutation(np.arange(1, items + 1)) for _ in range(positions)])
+        self.slopes = torch.from_numpy(draw.normal(size=(positions, 9)))
+        seen = torch.from_numpy(chosen[:, 5:8])
+        rows = torch.arange(positions).repeat_interleave(3)
+        self.wanted = Wanted(
+            items=torch.from_numpy(np.concatenate([chosen[:, :1], chosen[:, 2:4]], axis=1)),
+            head=torch.from_numpy(chosen[:, 1:5] * np.array([1, 1, 1, 0])),  # the last place is padding
+            seen=(rows, seen.flatten()),
+            temperatures=(1.0, 2.0),
+            mean=True,
+        )
+
+    def loss(self, answer, start, stop):
+        said = [answer.log_total, answer.mean, *answer.log_unseen.values(), *answer.log_tail.values()]
+        values = torch.cat([answer.scores, torch.stack(said, dim=1)], dim=1)
+        total = (values * self.slopes[start:stop]).sum()
+        return LossParts(total=total, parts={"loss_part": total.detach()})
+
+    def plainly(self, scores):
+        """The same from the formulas, row by row."""
+        wanted, total = self.wanted, 0.0
+        rows, items = wanted.seen
+        for row, slopes in enumerate(self.slopes):
+            seen = set(items[rows == row].tolist())
+            unseen = [item for item in range(1, scores.shape[1]) if item not in seen]
+            tail = [item for item in unseen if item not in wanted.head[row].tolist()]
+            values = [*scores[row, wanted.items[row]], scores[row, 1:].logsumexp(0), scores[row, 1:].mean()]
+            values += [(scores[row, group] / t).logsumexp(0) for group in (unseen, tail) for t in wanted.temperatures]
+            total = total + (torch.stack(values) * slopes).sum()
+        return total
+
+
+@pytest.mark.parametrize("kind", ["parts", "whole", "sampled"])
+def test_all_that_can_be_wanted_is_what_the_formulas_say_and_so_is_its_gradient(monkeypatch, kind):
+    monkeypatch.setattr(softmax, "_CELLS_CPU", 40 if kind == "parts" else 10_000)
+    draw = torch.Generator().manual_seed(1)
+    hidden = torch.randn(9, 4, generator=draw, dtype=torch.float64)
+    table = torch.randn(13, 4, generator=draw, dtype=torch.float64)
+    lesson = Everything(9, 12)
+    ours = [tensor.clone().requires_grad_() for tensor in (hidden, table)]
+    theirs = [tensor.clone().requires_grad_() for tensor in (hidden, table)]
+    if kind == "sampled":  # so many draws that every item is among them: the estimate is then exact
+        torch.manual_seed(0)
+        found = sampled_loss(*ours, lesson, 500)
+    else:
+        found = catalogue_loss(*ours, lesson)
+    plain = lesson.plainly(theirs[0] @ theirs[1].T)
+    torch.testing.assert_close(found.total, plain)
+    found.total.backward()
+    plain.backward()
+    for mine, reference in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(mine.grad, reference.grad)
+
+
+def test_sampled_sums_estimate_the_whole_without_bias():
+    """The exponentials are unbiased; their mean over many draws is the sum over the catalogue."""
+    draw = torch.Generator().manual_seed(1)
+    hidden, table = torch.randn(1, 4, generator=draw), torch.randn(41, 4, generator=draw)
+    batch = PositionBatch(torch.tensor([7]), torch.ones(1), torch.zeros(1).long(), torch.zeros(1).long())
+    exact = (hidden @ table[1:].T).logsumexp(1).exp().item()
+    target = (hidden @ table[7]).item()
+    torch.manual_seed(3)
+    losses = [sampled_loss(hidden, table, HardObjective().lesson(batch), 10).total.item() for _ in range(2000)]
+    estimates = np.exp(np.array(losses) + target)
+    # One draw in n_items is the target itself, which counts once and exactly: a bias of that order is left.
+    assert estimates.mean() == pytest.approx(exact, rel=0.05)
+    assert estimates.std() > 0.01 * exact
