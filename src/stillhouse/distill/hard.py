@@ -2,13 +2,30 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from stillhouse.distill.catalogue import look
+from stillhouse.distill.positions import seen_pairs
 from stillhouse.distill.protocol import Answer, LossParts, PositionBatch, Wanted
 
-__all__ = ["HardObjective", "hard_loss", "shares"]
+__all__ = ["HardObjective", "Histories", "hard_loss", "seen_at", "shares"]
+
+
+class Histories(Protocol):
+    """Who took what, as `stillhouse.data.sequences.Sequences` holds it."""
+
+    @property
+    def items(self) -> NDArray[np.int32]:
+        """int32 [n_events], users one after another."""
+
+    @property
+    def offsets(self) -> NDArray[np.int64]:
+        """int64 [n_users + 1], where each user's events start."""
 
 
 def shares(weights: Tensor) -> Tensor:
@@ -42,36 +59,64 @@ def hard_loss(scores: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
 class HardObjective:
     """Trains on what people did and nothing else: the teacher, and a student alone.
 
+    The softmax runs over all items, or, given ``histories``, over those that the position has
+    not seen. Where nobody takes an item twice, a list never holds a seen item, and what a model
+    learns about keeping them low is of no use to anyone.
+
     With ``smoothing`` s the loss is ``(1 - s) * hard + s * (logsumexp(scores) - mean(scores))``:
     the cross-entropy against a target that gives every item the same share of s.
     Source: Szegedy et al., "Rethinking the Inception Architecture", CVPR 2016; as a
     control for distillation: Yuan et al., "Revisiting Knowledge Distillation via
-    Label Smoothing Regularization", CVPR 2020.
+    Label Smoothing Regularization", CVPR 2020. Smoothed labels are spread over all items,
+    seen ones too, whatever the candidates are.
     """
 
     weights = None
 
-    def __init__(self, smoothing: float = 0.0) -> None:
-        """Smooth labels by ``smoothing`` in [0, 1)."""
+    def __init__(self, smoothing: float = 0.0, histories: Histories | None = None) -> None:
+        """Smooth labels by ``smoothing`` in [0, 1); leave out what ``histories`` say was seen."""
         self._smoothing = smoothing
+        self._histories = histories
 
     def lesson(self, batch: PositionBatch) -> _HardLesson:
         """Return the batch, to be learnt from its targets alone."""
-        return _HardLesson(batch, self._smoothing)
+        histories = None if self._smoothing else self._histories
+        seen = None if histories is None else seen_at(histories, batch)
+        return _HardLesson(batch, self._smoothing, seen)
 
 
 class _HardLesson:
-    def __init__(self, batch: PositionBatch, smoothing: float) -> None:
-        self.wanted = Wanted(items=batch.targets.unsqueeze(1), mean=smoothing > 0.0)
+    def __init__(self, batch: PositionBatch, smoothing: float, seen: tuple[Tensor, Tensor] | None) -> None:
+        self.wanted = Wanted(
+            items=batch.targets.unsqueeze(1),
+            mean=smoothing > 0.0,
+            seen=seen,
+            temperatures=() if seen is None else (1.0,),
+            total=seen is None,
+        )
         self._shares = shares(batch.weights)
         self._smoothing = smoothing
 
     def loss(self, answer: Answer, start: int, stop: int) -> LossParts:
         """Return the hard loss as the whole loss."""
         target, share = answer.scores[:, 0], self._shares[start:stop]
-        hard = ((answer.log_total - target) * share).sum()
+        among = answer.log_total if self.wanted.total else answer.log_unseen[1.0]
+        hard = ((among - target) * share).sum()
         total = hard
         if self._smoothing:
-            smooth = ((answer.log_total - answer.mean) * share).sum()
+            smooth = ((among - answer.mean) * share).sum()
             total = (1.0 - self._smoothing) * hard + self._smoothing * smooth
         return LossParts(total=total, parts={"hard_loss": hard.detach()})
+
+
+def seen_at(histories: Histories, batch: PositionBatch) -> tuple[Tensor, Tensor]:
+    """Return what each position of ``batch`` has seen as (rows, items), int64 [P] each, on the batch's device.
+
+    Args:
+        histories: of people who take no item twice.
+        batch: N positions.
+    """
+    users, steps = batch.users.cpu().numpy(), batch.steps.cpu().numpy()
+    rows, items = seen_pairs(histories.items, histories.offsets, users, steps)
+    device = batch.targets.device
+    return torch.from_numpy(rows).to(device), torch.from_numpy(items).to(device)

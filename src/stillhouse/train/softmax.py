@@ -143,7 +143,8 @@ def sampled_loss(
     Source: Y. Bengio, J.-S. Senécal, "Adaptive Importance Sampling to Accelerate Training of a Neural
     Probabilistic Language Model", IEEE Transactions on Neural Networks 2008; drawn uniformly here.
     """
-    drawn = torch.randint(1, len(table), (negatives,), device=table.device).unique()
+    draws = torch.randint(1, len(table), (negatives,), device=table.device)
+    drawn: Tensor = torch.unique(draws)  # type: ignore[no-untyped-call]
     rows = table.index_select(0, drawn)
     total: Tensor = hidden.new_zeros(())
     parts: dict[str, Tensor] = {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -62,3 +63,20 @@ def test_the_objective_is_the_hard_loss_and_names_it() -> None:
     assert found.total.item() == hard_loss(SCORES, TARGETS, torch.ones(2)).item()
     assert {name: value.item() for name, value in found.parts.items()} == {"hard_loss": found.total.item()}
     assert len(batch) == 2
+
+
+def test_seen_items_are_no_candidates_and_feel_no_gradient() -> None:
+    histories = SimpleNamespace(items=np.array([3, 1, 2, 4], np.int32), offsets=np.array([0, 4]))
+    steps = torch.tensor([0, 1, 2])  # have seen {3}, {3, 1}, {3, 1, 2}
+    batch = PositionBatch(torch.tensor([1, 2, 4]), torch.tensor([1.0, 2.0, 1.0]), torch.zeros(3).long(), steps)
+    scores = torch.randn(3, 6, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    found = on_scores(HardObjective(histories=histories), scores, batch).total
+    masked = scores.detach().clone()
+    for row, gone in enumerate([[0, 3], [0, 3, 1], [0, 3, 1, 2]]):
+        masked[row, gone] = -torch.inf
+    each = torch.nn.functional.cross_entropy(masked, batch.targets, reduction="none")
+    assert found.item() == pytest.approx(((each * batch.weights).sum() / 4.0).item(), rel=1e-6)
+    found.backward()
+    assert scores.grad is not None
+    assert scores.grad[2, [1, 2, 3]].abs().max() == 0.0
+    assert scores.grad[0, 1] < 0.0
