@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,8 +12,15 @@ from numpy.typing import NDArray
 __all__ = ["Seen", "rank_targets", "seen_from_rows", "top_k"]
 
 Ints = NDArray[np.int64]
+Mask = NDArray[np.bool_]
 Seen = tuple[Ints, Ints]
 """Cells of a score matrix that are no candidates: (row numbers, item indices), of one length, repeats allowed."""
+_Part = tuple[slice, Seen | None]
+
+#: Bytes of what is made of the scores that are looked at together: it stays in the processor's cache.
+_ROOM = 512 * 1024
+#: Most columns a group when the best are looked for.
+_STRIPES = 32
 
 
 def seen_from_rows(rows: Sequence[NDArray[np.integer]]) -> Seen:
@@ -32,6 +41,8 @@ def rank_targets(
     scores: NDArray[np.floating],
     targets: NDArray[np.integer],
     seen: Seen | Sequence[NDArray[np.integer]] | None = None,
+    *,
+    threads: int = 1,
 ) -> Ints:
     """Return the 1-based place of each row's target among all candidates.
 
@@ -44,6 +55,7 @@ def rank_targets(
         targets: integer [n], 0..n_items; 0 is an item that the vocabulary lacks.
         seen: items that are filtered: the pair of `seen_from_rows`, or one array of
             item indices a row; ``None`` where people take items again, so that nothing is filtered.
+        threads: ≥ 1; rows are shared out among them, the ranks are the same.
 
     Returns:
         int64 [n], 1..n_items + 1. The last value is a miss: the target is unknown,
@@ -54,17 +66,35 @@ def rank_targets(
     >>> rank_targets(np.array([[9.0, 1.0, 3.0, 2.0]]), np.array([3]), [np.array([2])])
     array([1])
     """
-    rows = np.arange(len(targets))
+    parts = _parts(scores.shape, seen, _rows(scores.shape, 1))
+    ranks = np.empty(len(targets), dtype=np.int64)
+
+    def rank(mine: Sequence[_Part]) -> None:
+        lower = np.empty((_rows(scores.shape, 1), scores.shape[1]), dtype=bool)
+        for rows, cells in mine:
+            ranks[rows] = _rank(scores[rows], targets[rows], cells, lower)
+
+    if threads == 1 or len(parts) < 2:
+        rank(parts)
+    else:
+        with ThreadPoolExecutor(threads) as pool:
+            list(pool.map(rank, [parts[first::threads] for first in range(threads)]))
+    return ranks
+
+
+def _rank(scores: NDArray[np.floating], targets: NDArray[np.integer], seen: Seen | None, lower: Mask) -> Ints:
+    """Return the ranks of one part; ``lower`` is room for a bool a score."""
+    rows, lower = np.arange(len(targets)), lower[: len(targets)]
     found = scores[rows, targets]
-    # `not lower` rather than `higher or equal`: NaN is neither, and has to count.
-    before = ~(scores < found[:, None])
-    before[:, 0] = False
-    lost = (targets == 0) | np.isnan(found) | np.isneginf(found)
+    # What is no candidate counts as lower. `lower` rather than `higher or equal`: NaN is neither, and has to count.
+    np.less(scores, found[:, None], out=lower)
+    lower[:, 0] = True
     if seen is not None:
-        cells = seen if isinstance(seen, tuple) else seen_from_rows(seen)
-        before[cells] = False
-        lost |= ~before[rows, targets]
-    ranks: Ints = np.asarray(np.count_nonzero(before, axis=1), dtype=np.int64)
+        lower[seen] = True
+    # Row by row: counting along an axis widens every bool to eight bytes first.
+    below = np.fromiter(map(np.count_nonzero, lower), np.int64, len(targets))
+    lost = lower[rows, targets] | np.isnan(found) | np.isneginf(found)
+    ranks: Ints = scores.shape[1] - below
     ranks[lost] = scores.shape[1]
     return ranks
 
@@ -88,21 +118,62 @@ def top_k(
     >>> top_k(np.array([[9.0, 1.0, 3.0, 3.0]]), 2)
     array([[2, 3]])
     """
-    masked = np.where(np.isnan(scores), -np.inf, scores)
-    masked[:, 0] = -np.inf
-    if seen is not None:
-        masked[seen if isinstance(seen, tuple) else seen_from_rows(seen)] = -np.inf
     places = min(k, scores.shape[1] - 1)
+    best = np.zeros((len(scores), places), dtype=np.int64)
     if places == 0:
-        return np.zeros((len(scores), 0), dtype=np.int64)
-    # Sorting the indices makes equal scores keep their order in the stable sort below.
-    chosen = np.sort(np.argpartition(-masked, places - 1, axis=1)[:, :places], axis=1)
-    lowest = np.take_along_axis(masked, chosen, axis=1).min(axis=1, initial=np.inf)
-    # Where equal scores straddle the cut, a partition keeps any of them: sort those rows whole.
-    for row in np.flatnonzero(np.count_nonzero(masked >= lowest[:, None], axis=1) > places):
-        chosen[row] = np.sort(np.argsort(-masked[row], kind="stable")[:places])
-    values = np.take_along_axis(masked, chosen, axis=1)
-    order = np.argsort(-values, axis=1, kind="stable")
-    best = np.take_along_axis(chosen, order, axis=1)
-    best[np.isneginf(np.take_along_axis(values, order, axis=1))] = 0
-    return np.asarray(best, dtype=np.int64)
+        return best
+    rows, columns = _rows(scores.shape, scores.itemsize), scores.shape[1]
+    stripes = max(1, min(_STRIPES, columns // (4 * places)))
+    room = np.full((rows, -(-columns // stripes) * stripes), -np.inf, scores.dtype)
+    for part, cells in _parts(scores.shape, seen, rows):
+        masked = room[: part.stop - part.start]
+        # The larger of a score and -inf is the score, and -inf where it is NaN.
+        np.fmax(scores[part], -np.inf, out=masked[:, :columns])
+        masked[:, 0] = -np.inf
+        if cells is not None:
+            masked[cells] = -np.inf
+        _best(masked, stripes, best[part])
+    return best
+
+
+def _best(masked: NDArray[np.floating], stripes: int, best: Ints) -> None:
+    """Fill ``best`` [rows, k] with the k best columns of ``masked`` (-inf: no candidate), best first.
+
+    The highest of each of many groups of columns are found first. The k-th highest of
+    those is a bound: k columns reach it, so that nothing below it can be among the best.
+
+    Args:
+        masked: float [rows, columns], no NaN; ``stripes`` divides the columns.
+        stripes: columns a group; there are at least k groups.
+        best: int64 [rows, k] of zeros.
+    """
+    k = best.shape[1]
+    highest = masked.reshape(len(masked), stripes, -1).max(axis=1)
+    bound = np.partition(highest, -k, axis=1)[:, -k]
+    reach = masked >= np.maximum(bound, np.finfo(masked.dtype).min)[:, None]
+    row, column = np.divmod(np.flatnonzero(reach), masked.shape[1])
+    # Stable, from columns in order: equal scores keep the order of their index.
+    order = np.lexsort((-masked[row, column], row))
+    row, column = row[order], column[order]
+    place = np.arange(len(row)) - np.searchsorted(row, row)
+    kept = place < k
+    best[row[kept], place[kept]] = column[kept]
+
+
+def _rows(shape: tuple[int, ...], size: int) -> int:
+    """Return how many rows of a score matrix are looked at together, ``size`` bytes a score."""
+    return max(1, min(shape[0], _ROOM // (size * shape[1])))
+
+
+def _parts(shape: tuple[int, ...], seen: Seen | Sequence[NDArray[np.integer]] | None, step: int) -> list[_Part]:
+    """Return each part's rows, ``step`` of them, and its seen cells with row numbers counted from its first."""
+    parts = [slice(first, min(first + step, shape[0])) for first in range(0, shape[0], step)]
+    if seen is None:
+        return [(rows, None) for rows in parts]
+    row, item = seen if isinstance(seen, tuple) else seen_from_rows(seen)
+    if (row[1:] < row[:-1]).any():
+        order = np.argsort(row, kind="stable")
+        row, item = row[order], item[order]
+    bounds = np.searchsorted(row, [rows.start for rows in parts] + [shape[0]])
+    cells = [slice(first, last) for first, last in pairwise(bounds.tolist())]
+    return [(rows, (row[those] - rows.start, item[those])) for rows, those in zip(parts, cells, strict=True)]

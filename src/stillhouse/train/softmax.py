@@ -28,6 +28,8 @@ __all__ = ["catalogue_loss", "sampled_loss"]
 _CELLS_CPU = 1 << 21
 #: What the logarithm of an empty sum is taken for: finite, and less than any score that a model gives.
 _NOTHING = -80.0
+#: Positions of a part at least, however large the catalogue is.
+_FEWEST = 64
 #: On a GPU parts are as large as its memory bears easily, so that each is worth a launch.
 _CELLS_GPU = 1 << 27
 
@@ -117,7 +119,8 @@ def _one(
 
 def _parts(positions: int, columns: int, device: str) -> list[tuple[int, int]]:
     cells = _CELLS_GPU if device == "cuda" else _CELLS_CPU
-    size = max(1, cells // columns)
+    # Each part walks all rows of the table once, so it must be worth the walk.
+    size = max(_FEWEST, cells // columns)
     return [(start, min(start + size, positions)) for start in range(0, positions, size)] or [(0, 0)]
 
 
@@ -143,13 +146,16 @@ def sampled_loss(
     Source: Y. Bengio, J.-S. Senécal, "Adaptive Importance Sampling to Accelerate Training of a Neural
     Probabilistic Language Model", IEEE Transactions on Neural Networks 2008; drawn uniformly here.
     """
-    draws = torch.randint(1, len(table), (negatives,), device=table.device)
-    drawn: Tensor = torch.unique(draws)  # type: ignore[no-untyped-call]
-    rows = table.index_select(0, drawn)
+    drawn = torch.unique(torch.randint(1, len(table), (negatives,), device=table.device))
+    # One gather for all parts: its gradient is as large as the table.
+    named = torch.unique(lesson.wanted.items)
+    rows, own = table.index_select(0, drawn), table.index_select(0, named)
     total: Tensor = hidden.new_zeros(())
     parts: dict[str, Tensor] = {}
     for start, stop in _parts(len(hidden), negatives, hidden.device.type):
-        answer = _estimate(hidden[start:stop], table, drawn, rows, lesson.wanted.part(start, stop), dtype)
+        wanted = lesson.wanted.part(start, stop)
+        each = own[torch.searchsorted(named, wanted.items)]
+        answer = _estimate(hidden[start:stop], len(table) - 1, each, drawn, rows, wanted, dtype)
         found = lesson.loss(answer, start, stop)
         total = total + found.total
         parts = {name: value + parts.get(name, 0.0) for name, value in found.parts.items()}
@@ -157,13 +163,12 @@ def sampled_loss(
 
 
 def _estimate(
-    hidden: Tensor, table: Tensor, drawn: Tensor, rows: Tensor, wanted: Wanted, dtype: torch.dtype | None
+    hidden: Tensor, n_items: int, each: Tensor, drawn: Tensor, rows: Tensor, wanted: Wanted, dtype: torch.dtype | None
 ) -> Answer:
-    """Answer ``wanted`` of n positions from the items ``drawn`` (ascending, no item twice) with their ``rows``."""
-    each = table[wanted.items.flatten()].view(*wanted.items.shape, -1)
+    """Answer ``wanted`` of n positions from the rows of its items [n, M, width] and of those ``drawn``, ascending."""
     scores = torch.einsum("nd,nmd->nm", hidden, each)
     factors = (hidden, rows) if dtype is None else (hidden.to(dtype), rows.to(dtype))
-    sample = torch.mm(factors[0], factors[1].T).to(hidden.dtype) + math.log((len(table) - 1) / len(drawn))
+    sample = torch.mm(factors[0], factors[1].T).to(hidden.dtype) + math.log(n_items / len(drawn))
     target, at_target = wanted.items[:, :1], scores[:, :1]
     sample = sample.masked_fill(drawn == target, -torch.inf)
     every = torch.cat([at_target, sample], dim=1)
@@ -181,7 +186,7 @@ def _estimate(
             beyond[:, 0] |= (wanted.head == target).any(dim=1)
         for temperature in wanted.temperatures:
             # A weight stands beside a score, not under the temperature.
-            weight = torch.where(columns == 0, 0.0, math.log((len(table) - 1) / len(drawn)))
+            weight = torch.where(columns == 0, 0.0, math.log(n_items / len(drawn)))
             cooled = (every - weight) / temperature + weight
             unseen[temperature] = _log_sum(cooled.masked_fill(taken, -torch.inf))
             tail[temperature] = _log_sum(cooled.masked_fill(beyond, -torch.inf))

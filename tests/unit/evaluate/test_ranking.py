@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from stillhouse.evaluate import ranking
 from stillhouse.evaluate.ranking import rank_targets, seen_from_rows, top_k
 
 NAN, LOW = np.nan, -np.inf
@@ -70,3 +71,38 @@ def test_k_above_the_number_of_items_gives_all_of_them() -> None:
 
 def test_a_catalogue_without_items_gives_empty_lists() -> None:
     assert top_k(np.array([[9.0]]), 5).shape == (1, 0)
+
+
+def many_scores() -> tuple[np.ndarray, np.ndarray, tuple[np.ndarray, np.ndarray]]:
+    """Rows with ties, NaN and what cannot be scored, and seen cells in no order."""
+    generator = np.random.default_rng(3)
+    scores = generator.integers(0, 60, (40, 301)).astype(np.float32)
+    scores[generator.random(scores.shape) < 0.05] = NAN
+    scores[generator.random(scores.shape) < 0.05] = LOW
+    scores[7], scores[8] = LOW, 1.0
+    seen = generator.integers(0, 40, 500), generator.integers(0, 301, 500)
+    return scores, generator.integers(0, 301, 40), seen
+
+
+@pytest.mark.parametrize("room", [1, 5000, 1 << 20])
+def test_how_many_rows_are_looked_at_together_decides_nothing(room: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    scores, targets, seen = many_scores()
+    alone = [[items for row, items in zip(*seen, strict=True) if row == number] for number in range(40)]
+    rows = [np.array(items, dtype=np.int64) for items in alone]
+    expected = [rank_targets(scores[i : i + 1], targets[i : i + 1], rows[i : i + 1])[0] for i in range(40)]
+    lists = [top_k(scores[i : i + 1], 10, rows[i : i + 1])[0].tolist() for i in range(40)]
+    monkeypatch.setattr(ranking, "_ROOM", room)
+    assert rank_targets(scores, targets, seen).tolist() == expected
+    assert rank_targets(scores, targets, seen, threads=3).tolist() == expected
+    assert top_k(scores, 10, seen).tolist() == lists
+
+
+@pytest.mark.parametrize("k", [1, 10, 70, 300])
+def test_short_lists_are_the_beginning_of_a_full_sort(k: int) -> None:
+    scores, _, (row, item) = many_scores()
+    masked = np.where(np.isnan(scores), LOW, scores)
+    masked[:, 0] = LOW
+    masked[row, item] = LOW
+    order = np.argsort(-masked, axis=1, kind="stable")
+    order[np.take_along_axis(masked, order, axis=1) == LOW] = 0
+    assert top_k(scores, k, (row, item)).tolist() == order[:, :k].tolist()
