@@ -30,7 +30,14 @@ __all__ = ["Night", "Plan", "close_night", "closed_night", "last_closed", "open_
 NIGHT_FILE = "night.yaml"
 PREVIOUS = "previous"
 #: What a closed night hands to the next, beside its students and the champion: name → path.
-_HANDED_ON = {"vocabulary": "data/vocabulary", "profile": "data/profile", "teacher": "models/teacher"}
+_HANDED_ON = {
+    "vocabulary": "data/vocabulary",
+    "profile": "data/profile",
+    "teacher": "models/teacher",
+    "soft_targets": "data/soft_targets",
+}
+#: What of it a cold night does without: the weights, and what they said.
+_WARM = ("teacher", "soft_targets")
 _STUDENTS = "models/students"
 _TAGGED = (NIGHT_FILE, "previous.dvc", versions.LOCK)
 
@@ -134,7 +141,7 @@ def open_night(root: Path, plan: Plan) -> Night:
         night = _with_champion(root, night)
     elif _other_champion(root, night):
         night = _with_champion(root, night)
-    _add_students(root)
+    _add_missing(root)
     text = yaml.safe_dump(night.document(), sort_keys=True, allow_unicode=True)
     write_bytes(root / NIGHT_FILE, text.encode())
     versions.tag_night(root, night.id, versions.OPEN, f"Night {night.id}, opened", _TAGGED)
@@ -169,7 +176,7 @@ def _fill_previous(root: Path, night: Night) -> None:
     fresh = root / STATE / "previous.new"
     shutil.rmtree(fresh, ignore_errors=True)
     for name, path in _HANDED_ON.items():
-        if night.previous is None or (name == "teacher" and night.cold):
+        if night.previous is None or (name in _WARM and night.cold):
             write_none(fresh / name)
         elif not graph.copy_at(root, _commit(root, night.previous), path, fresh / name):
             raise NightError(
@@ -192,11 +199,15 @@ def _student_names(root: Path) -> list[str]:
     return list(load_document(root / "params.yaml")[0].students)
 
 
-def _add_students(root: Path) -> None:
-    """Give a student that params.yaml has got since an empty start; what is there stays as it is."""
-    missing = [name for name in _student_names(root) if not (root / PREVIOUS / "students" / name).exists()]
+def _add_missing(root: Path) -> None:
+    """Give an empty start to what ``previous/`` lacks; what is there stays as it is.
+
+    It lacks a student that params.yaml has got since, and what an older Stillhouse did not hand on.
+    """
+    places = [*_WARM, *(f"students/{name}" for name in _student_names(root))]
+    missing = [name for name in places if not (root / PREVIOUS / name).exists()]
     for name in missing:
-        write_none(root / PREVIOUS / "students" / name)
+        write_none(root / PREVIOUS / name)
     if missing:
         graph.track(root, PREVIOUS)
 

@@ -15,15 +15,18 @@ import pytest
 import torch
 import yaml
 from settings import DROP, Case, before_and_after, leaves
-from settings_bench import DISTILLATION, TRAINING, Bench
+from settings_bench import BASE, DISTILLATION, MODELS, TRAINING, Bench
 
 from stillhouse.data.files import write_json
-from stillhouse.errors import DataError, PackageError, ParamsError, SourceError, TrainingError
+from stillhouse.errors import DataError, PackageError, ParamsError, SourceError, StoreError, TrainingError
 from stillhouse.evaluate.ranks import write_evaluation
 from stillhouse.evaluate.scoring import Scored
 from stillhouse.package.export import export_graph
 from stillhouse.params.document import STAGE_PARAMS, Document
 from stillhouse.params.gate import GateParams, NightParams
+from stillhouse.params.tune import TuneParams
+from stillhouse.tuning.space import search_space
+from stillhouse.tuning.study import Pruned, open_study
 from tasks.gate import decide
 from tasks.night import Night
 from tasks.plan import Request, plan_night
@@ -106,6 +109,7 @@ def training(place, previous, given=None, model="student.model"):
         "warmup_steps": Case(0),
         "schedule": Case("linear"),
         "windows": Case("all", given={f"{model}.length": 2}),  # shorter than the histories
+        "candidates": Case("all"),
         "negatives": Case(3),
         "weight_decay": Case(0.1),
         "clip_norm": Case(0.01),
@@ -119,6 +123,8 @@ def training(place, previous, given=None, model="student.model"):
 def model(place):
     """Return the cases of a model at ``place``, of either kind."""
     common = {"width": Case(12), "blocks": Case(2), "length": Case(4), "dropout": Case(0.4)}
+    shared = {f"{place}.items": {"splits": 4, "codes": 4}}
+    common |= {"weights": Case("int8"), "items.splits": Case(2, given=shared), "items.codes": Case(3, given=shared)}
     kinds = {
         "transformer": {**common, "heads": Case(1), "kind": Case("gru", along={f"{place}.heads": DROP})},
         "gru": {**common, "kind": Case("transformer", along={f"{place}.heads": 1})},
@@ -126,8 +132,45 @@ def model(place):
     return {f"{place}[{kind}].{name}": case for kind, cases in kinds.items() for name, case in cases.items()}
 
 
+def teacher():
+    """Return the cases of the kinds of model that only a teacher may be."""
+    sized = {"width": Case(12), "blocks": Case(2), "length": Case(4), "dropout": Case(0.4), "heads": Case(1)}
+    without_gaps = {"model.mask_share": DROP, "model.last_share": DROP}
+    fitted = {"length": Case(4), "folds": Case(3)}
+    near = {**fitted, "neighbours": Case(3), "decay": Case(0.5)}
+    plain = {"model.length": 6, "model.folds": 2}
+    other = {"knn": {"model": {**MODELS["item_knn"], "decay": 0.5}}, "popular": {"model": MODELS["popularity"]}}
+    kinds = {
+        "bidirectional": {
+            **sized,
+            "mask_share": Case(0.7, given={"model.last_share": 0.0}),
+            "last_share": Case(0.0),
+            "kind": Case("transformer", along=without_gaps),
+        },
+        "item_knn": {
+            **near,
+            "shrink": Case(5.0),
+            "kind": Case("ease", along={"model.shrink": DROP, "model.l2": 10.0}),
+        },
+        "ease": {**near, "l2": Case(99.0), "kind": Case("item_knn", along={"model.l2": DROP, "model.shrink": 1.0})},
+        "popularity": {**fitted, "kind": Case("item_knn", along={"model.decay": 0.8})},
+        "ensemble": {
+            "combine": Case("weighted"),
+            "members": Case(other),
+            "kind": Case("popularity", along={"model.combine": DROP, "model.members": DROP, **plain}),
+        },
+        "cross_fitted": {
+            "folds": Case(3),
+            "model": Case(MODELS["transformer"]),
+            "kind": Case("popularity", along={"model.model": DROP, **plain}),
+        },
+    }
+    return {f"model[{kind}].{name}": case for kind, cases in kinds.items() for name, case in cases.items()}
+
+
 TRAIN_TEACHER = {
     **model("model"),
+    **teacher(),
     **training("training", {"previous_teacher": "last night's teacher"}, model="model"),
     "seed": Case(2),
     "repeat_items": Case(True, refused=TrainingError),
@@ -143,28 +186,87 @@ CHECK_TEACHER = {
 }
 EXPORT_SOFT_TARGETS = {
     "k": Case(5),
+    "score_bits": Case(5),
     "tail_samples": Case(3),
+    "tail_bits": Case(4),
     "temperatures": Case([1.0, 3.0]),
     "shard_positions": Case(20),
     "batch_size": Case(8),
+    "keep_nights": Case(3, inputs={"teacher": "a warm teacher", "previous_soft_targets": "last night's soft targets"}),
     "seed": Case(2),
     "repeat_items": Case(True, refused=TrainingError),
     **COMPUTE,
 }
 LAST_STUDENT = {"previous_student": "last night's student"}
-MIX = {"alpha": Case(0.8), "temperature": Case(1.0)}
-OWN_MIX = {"student.distillation": DISTILLATION}
+#: What stands where a case is about one kind of schedule.
+MODELS.update(
+    constant={"kind": "constant", "value": 1.0},
+    linear={"kind": "linear", "start": 0.9, "end": 0.1, "until": 0.8},
+    adaptive={"kind": "adaptive"},
+)
+
+
+def distillation(place):
+    """Return the cases of a `DistillationSpec` at ``place``."""
+    alpha, temperature = f"{place}.alpha", f"{place}.temperature"
+    constant = {f"{place}.temperature": 2.0}
+    steps = {"kind": "linear", "start": 2.0, "end": 1.0, "until": 1.0}
+    alone = {alpha: 1.0}
+    right = {f"{place}.trust": "where_right", f"{place}.right_within": 1}
+    cases = {
+        "alpha[constant].value": Case(0.8, given=constant),
+        "alpha[constant].kind": Case(
+            "linear", along={f"{alpha}.value": DROP, f"{alpha}.start": 1.0, f"{alpha}.end": 0.0}
+        ),
+        "alpha[linear].kind": Case("cosine"),
+        "alpha[linear].start": Case(0.5),
+        "alpha[linear].end": Case(0.5),
+        "alpha[linear].until": Case(0.4),
+        "alpha[adaptive].kind": Case(
+            "constant",
+            given={alpha: {"kind": "adaptive", "sure": 0.2, "unsure": 0.9}},
+            along={f"{alpha}.sure": DROP, f"{alpha}.unsure": DROP, f"{alpha}.value": 0.3},
+        ),
+        "alpha[adaptive].sure": Case(0.8, given={alpha: {"kind": "adaptive", "sure": 0.2, "unsure": 0.9}}),
+        "alpha[adaptive].unsure": Case(0.5, given={alpha: {"kind": "adaptive", "sure": 0.2, "unsure": 0.9}}),
+        "temperature[constant].value": Case(2.0),
+        "temperature[constant].kind": Case(
+            "linear",
+            along={f"{temperature}.value": DROP, f"{temperature}.start": 2.0, f"{temperature}.end": 1.0},
+        ),
+        # Of two stored temperatures a curve takes the lower from 1.5 down: after 0.7 of the way.
+        "temperature[linear].kind": Case("cosine", given={temperature: {**steps, "start": 8 / 3}}),
+        "temperature[linear].start": Case(1.2, given={temperature: steps}),
+        "temperature[linear].end": Case(2.0, given={temperature: steps}),
+        "temperature[linear].until": Case(0.2, given={temperature: steps}),
+        "temperature[adaptive].kind": Case(
+            "constant",
+            given={temperature: {"kind": "adaptive", "target": 0.01}},
+            along={f"{temperature}.target": DROP, f"{temperature}.value": 1.0},
+        ),
+        "temperature[adaptive].target": Case(0.9, given={temperature: {"kind": "adaptive", "target": 0.01}}),
+        "methods": Case([{"kind": "soft", "weight": 2.0}]),
+        "trust": Case("by_confidence"),
+        "right_within": Case(4, given=right),
+        "start": Case("teacher_items", refused=StoreError),
+        "finetune": Case(0.5),
+        "label_smoothing": Case(0.2, given=alone),
+    }
+    return {f"{place}.{name}": case for name, case in cases.items()}
+
+
 TRAIN_STUDENT = {
     **training("training", LAST_STUDENT),
-    **{f"distillation.{name}": case for name, case in MIX.items()},
+    **distillation("distillation"),
     **model("student.model"),
     **training("student.training", LAST_STUDENT, given={"student.training": TRAINING}),
-    **{f"student.distillation.{name}": replace(case, given=OWN_MIX) for name, case in MIX.items()},
+    **distillation("student.distillation"),
     "seed": Case(2),
     "repeat_items": Case(True, refused=TrainingError),
     **COMPUTE,
 }
 PACKAGE = {
+    "weights": Case("int8"),
     "parity": Case(1e-30, refused=PackageError),
     "parity_histories": Case(2),
     "repeat_items": Case(True, refused=PackageError),
@@ -218,16 +320,39 @@ GATE_BASE = {
     "seed": 17,
 }
 NIGHT = {"cold_every": Case(1), "timezone": Case("Europe/Berlin")}
+TUNE = {
+    "trials": Case(9),
+    "alpha.low": Case(0.2),
+    "alpha.high": Case(0.6),
+    "temperatures": Case([1.0]),
+    "learning_rate.low": Case(0.005),
+    "learning_rate.high": Case(0.02),
+    "method_weight.low": Case(0.5),
+    "method_weight.high": Case(2.0),
+    "startup_trials": Case(2),
+    "warmup_epochs": Case(2),
+}
+TUNE_BASE = {
+    "trials": 8,
+    "alpha": {"low": 0.1, "high": 0.9},
+    "temperatures": None,
+    "learning_rate": {"low": 0.001, "high": 0.05},
+    "method_weight": {"low": 0.1, "high": 10.0},
+    "startup_trials": 3,
+    "warmup_epochs": 1,
+}
 
 
 @pytest.fixture(scope="module")
 def bench(tmp_path_factory):
     """A bench in a folder of its own, without a GPU, and where neither exporting nor timing takes its time."""
-    graphs = []
+    graphs = {}
 
     def export_once(model, length):
-        graphs[:] = graphs or [export_graph(model, length)]
-        return copy.deepcopy(graphs[0])
+        form = str({name: (weight.dtype, weight.shape) for name, weight in model.state_dict().items()})
+        if form not in graphs:
+            graphs[form] = export_graph(model, length)
+        return copy.deepcopy(graphs[form])
 
     threads = torch.get_num_threads()
     with pytest.MonkeyPatch.context() as patch:
@@ -245,7 +370,7 @@ def bench(tmp_path_factory):
 @pytest.mark.slow
 @pytest.mark.parametrize(("stage", "setting"), [(stage, name) for stage, cases in CASES.items() for name in cases])
 def test_a_setting_changes_what_its_stage_does(bench, stage, setting):
-    before, after = bench.compare(stage, setting, CASES[stage][setting])
+    before, after = compared(bench, stage, setting, CASES[stage][setting])
     assert before != after, f"{stage} does the same whatever {setting} is: it reads it for nothing, or not at all"
 
 
@@ -264,6 +389,7 @@ def test_every_setting_of_every_stage_has_its_case_and_no_other_has():
 def test_every_setting_that_the_flow_reads_has_its_case_and_no_other_has():
     assert sorted(GATE) == sorted(leaves(GateParams))
     assert sorted(NIGHT) == sorted(leaves(NightParams))
+    assert sorted(TUNE) == sorted(leaves(TuneParams))
 
 
 def test_every_section_of_params_yaml_belongs_to_a_stage_or_to_the_flow():
@@ -271,7 +397,7 @@ def test_every_section_of_params_yaml_belongs_to_a_stage_or_to_the_flow():
     models = STAGE_PARAMS.values()
     of_stages = {key for one in models for key in (one.section, *one.shared, one.instances) if key}
     of_nights = {key for one in models for key in one.night} & sections
-    assert sections == (of_stages - {"ingest"}) | of_nights | {"gate", "night"}
+    assert sections == (of_stages - {"ingest"}) | of_nights | {"gate", "night", "tune"}
 
 
 @pytest.fixture(scope="module")
@@ -333,6 +459,44 @@ def test_a_setting_of_the_night_changes_what_is_planned(after_one_night, setting
 
     before, after = before_and_after({"cold_every": 7, "timezone": "UTC"}, setting, NIGHT[setting], {})
     assert planned(before) != planned(after)
+
+
+@pytest.mark.parametrize("setting", TUNE)
+def test_a_setting_of_a_search_changes_its_trials(tmp_path, setting):
+    methods = [{"kind": "soft", "weight": 1.0}, {"kind": "rank", "weight": 1.0}]
+
+    def performed(section, folder):
+        tune = TuneParams(**section)
+        mix = {"alpha": 0.3, "temperature": 1.0, "methods": methods}
+        study = open_study(folder, search_space(tune, {"learning_rate": 0.01}, mix, (1.0, 2.0)), tune, 7)
+        while len(study.trials) < tune.trials:
+            draft, figure = study.draw(), 0.0
+            try:
+                for epoch in range(4):
+                    figure = 1.0 - draft.values["alpha"] + 0.01 * epoch
+                    draft.report(figure, epoch)
+            except Pruned:
+                study.finish(draft, None, 1.0, "pruned")
+            else:
+                study.finish(draft, figure, 1.0, "complete")
+        return study.trials
+
+    found = []
+    for number, section in enumerate(before_and_after(TUNE_BASE, setting, TUNE[setting], {})):
+        (tmp_path / str(number)).mkdir()
+        found.append(performed(section, tmp_path / str(number)))
+    assert found[0] != found[1]
+
+
+def compared(bench, stage, setting, case):
+    """As `Bench.compare`; a case within a student's own distillation finds that section there."""
+    if not setting.startswith("student.distillation."):
+        return bench.compare(stage, setting, case)
+    base = copy.deepcopy(BASE[stage])
+    base["student"]["distillation"] = copy.deepcopy(DISTILLATION)
+    before, after = before_and_after(base, setting, case, MODELS)
+    assert before != after, "the case must set another value"
+    return bench.run(stage, before, case.inputs)[0], bench.run(stage, after, case.inputs, case.refused)[0]
 
 
 def put(path, value):

@@ -20,6 +20,6 @@ def test_importing_what_serves_loads_no_torch():
     assert "torch" not in modules_after("import stillhouse.serve.student")
 
 
-@pytest.mark.parametrize("heavy", ["torch", "mlflow", "prefect", "great_expectations", "pandas", "dvc"])
+@pytest.mark.parametrize("heavy", ["torch", "mlflow", "prefect", "great_expectations", "pandas", "dvc", "optuna"])
 def test_the_command_line_starts_without(heavy):
     assert heavy not in modules_after("import stillhouse.cli.main")

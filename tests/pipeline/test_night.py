@@ -191,7 +191,7 @@ def test_cold_every_starts_the_weights_afresh_and_keeps_the_vocabulary(closed):
     opened = closed.python(OPEN)
     assert opened.stdout.split()[-1] == "True", opened.stderr
     empty = {path.parent.name for path in (closed.root / "previous").rglob("none.json")}
-    assert empty == {"teacher", "small"}
+    assert empty == {"teacher", "soft_targets", "small"}
 
 
 def test_two_runs_at_once_one_works_and_the_other_says_so(closed):

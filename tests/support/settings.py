@@ -33,8 +33,9 @@ def leaves(model, prefix=""):
     """Give the dotted name of every setting of ``model``; of several models in one place, ``name[kind].setting``."""
     for name, info in model.model_fields.items():
         models = [one for one in _members(info.annotation) if _is_model(one)]
-        if not models:
-            yield prefix + name
+        if not models or (len(models) > 1 and "[" in prefix):
+            yield prefix + name  # a union within one of a union: its settings have their cases where it stands first
+            continue
         for one in models:
             kind = f"[{kind_of(one)}]" if len(models) > 1 else ""
             yield from leaves(one, f"{prefix}{name}{kind}.")

@@ -22,6 +22,7 @@ from torch.nn.modules.module import register_module_forward_hook
 from stillhouse.data.files import sha256_file, sha256_tree, write_none
 from stillhouse.data.sources import fingerprint
 from stillhouse.errors import StillhouseError
+from stillhouse.models.checkpoint import digest, load
 from stillhouse.params.base import build
 from stillhouse.params.source import SourceSpec
 from stillhouse.runner.stage import load_stage
@@ -55,7 +56,8 @@ train_teacher:
   <<: &shared {seed: 1, repeat_items: false, compute: &compute {device: cpu, precision: 32-true, threads: 1}}
 check_teacher: {min_over_popularity: 0.0, max_drop: 1.0, min_coverage: 0.0, repeat_items: false, compute: *compute}
 export_soft_targets:
-  {k: 6, tail_samples: 4, temperatures: [1.0, 2.0], shard_positions: 40, batch_size: 4, <<: *shared}
+  {k: 6, score_bits: 4, tail_samples: 4, tail_bits: 5, temperatures: [1.0, 2.0], shard_positions: 40, batch_size: 4,
+   <<: *shared}
 train_student:
   training: *training
   distillation: {alpha: 0.3, temperature: 2.0}
@@ -71,7 +73,20 @@ evaluate: &evaluate
 evaluate_champion: *evaluate
 """)
 TRAINING, DISTILLATION = (BASE["train_student"][name] for name in ("training", "distillation"))
-MODELS = {"transformer": BASE["train_teacher"]["model"], "gru": BASE["train_student"]["student"]["model"]}
+MODELS = {
+    "transformer": BASE["train_teacher"]["model"],
+    "gru": BASE["train_student"]["student"]["model"],
+    **yaml.safe_load("""
+bidirectional:
+  {kind: bidirectional, width: 8, blocks: 1, heads: 2, length: 6, dropout: 0.1, mask_share: 0.3, last_share: 0.5}
+item_knn: &item_knn {kind: item_knn, length: 6, folds: 2, neighbours: 5, decay: 0.8, shrink: 1.0}
+ease: {kind: ease, length: 6, folds: 2, neighbours: 5, decay: 0.8, l2: 10.0}
+popularity: &popularity {kind: popularity, length: 6, folds: 2}
+ensemble: {kind: ensemble, combine: mean, members: {knn: {model: *item_knn}, popular: {model: *popularity}}}
+cross_fitted:
+  {kind: cross_fitted, folds: 2, model: {kind: gru, width: 8, blocks: 1, length: 6, dropout: 0.1}}
+"""),
+}
 
 #: Argument of a stage → the run and the output that it is the baseline's.
 INPUTS = {
@@ -88,12 +103,15 @@ INPUTS = {
     "package": ("package", "package"),
     "champion": ("package", "package"),
 }
-#: Runs that a case may ask for beside the baselines: name → stage, changed settings, output.
+#: Runs that a case may ask for beside the baselines: name → stage, changed settings, output and, where it takes
+#: another run's, inputs.
 RUNS = {
     "last night's profile": ("validate", {}, "profile"),
     "last night's teacher": ("train_teacher", {}, "teacher"),
     "last night's student": ("train_student", {}, "student"),
+    "last night's soft targets": ("export_soft_targets", {}, "soft_targets"),
     "a poor teacher": ("train_teacher", {"training": {**TRAINING, "epochs": 1, "learning_rate": 1e-9}}, "teacher"),
+    "a warm teacher": ("train_teacher", {}, "teacher", {"previous_teacher": "last night's teacher"}),
 }
 OUTPUTS = {
     "ingest": ["snapshot"],
@@ -173,8 +191,8 @@ class Bench:
             if name in OUTPUTS[stage] or name == "resume":
                 paths[name] = folder / name
             elif name in inputs:
-                made_by, values, output = RUNS[inputs[name]]
-                paths[name] = self.run(made_by, {**BASE[made_by], **values})[1][output]
+                made_by, values, output, *more = RUNS[inputs[name]]
+                paths[name] = self.run(made_by, {**BASE[made_by], **values}, *more)[1][output]
             elif name.startswith("previous_"):
                 paths[name] = self.root / "none"
             else:
@@ -264,7 +282,8 @@ OBSERVED = {
     "validate": lambda out: {"accepted": sha256_tree(out["accepted"])},
     "admit": lambda out: {},
     "prepare": lambda out: {**_arrays(out["vocabulary"]), **_arrays(out["sequences"])},
-    "train_teacher": lambda out: {"weights": sha256_file(out["teacher"] / "model.safetensors")},
+    # How far back a teacher looks decides which positions it labels, whether or not a weight depends on it.
+    "train_teacher": lambda out: {"weights": digest(out["teacher"]), "looks back": load(out["teacher"])[0].length},
     "check_teacher": lambda out: {},
     "export_soft_targets": lambda out: {
         "shards": [sha256_file(file) for file in sorted(out["soft_targets"].glob("shard-*"))]

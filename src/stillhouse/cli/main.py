@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from pathlib import Path
 
@@ -20,6 +21,7 @@ Examples:
   stillhouse run --source events.parquet      the same columns, another file
   stillhouse status --max-age 26h             exits with 1 when no night closed in that time
   stillhouse recommend --user 17 -k 5         ask the champion
+  stillhouse tune gru --trials 40             search a student's settings; writes a patch, changes nothing
 """
 
 
@@ -93,6 +95,7 @@ def stage(workspace: Path, name: str, paths: tuple[str, ...]) -> None:
 
     People run a stage with `dvc repro NAME`, which knows its paths.
     """
+    gc.disable()  # until the stage's work begins: looking for garbage while importing takes a third of a stage's start
     from stillhouse.runner.stage import run_stage, too_long
 
     tie_to_parent(lambda seconds: too_long(workspace, name, seconds))
@@ -103,6 +106,7 @@ def stage(workspace: Path, name: str, paths: tuple[str, ...]) -> None:
             raise ParamsError(f"a stage's paths must be given as argument=path, got {text!r} (dvc.yaml: {name}.cmd)")
         pairs[key] = workspace / path
     run_stage(name, pairs, workspace)
+    gc.freeze()  # the process ends: what is left needs no last look for garbage
 
 
 @cli.command()
@@ -116,6 +120,38 @@ def recommend(workspace: Path, user: str | None, items: str | None, k: int, as_j
     from stillhouse.cli.recommend import show_recommendations
 
     show_recommendations(workspace, user=user, items=items, k=k, as_json=as_json)
+
+
+@cli.command()
+@click.argument("student")
+@click.option(
+    "--trials", metavar="N", type=click.IntRange(min=1), help="Finished trials to end with (default: tune.trials)."
+)
+@click.option("--timeout", metavar="AGE", help="Begin no further trial after AGE, such as 90m or 8h.")
+@click.option(
+    "--epochs", metavar="N", type=click.IntRange(min=1), help="Most epochs of a trial (default: the student's)."
+)
+@click.option("--seed", metavar="N", type=click.IntRange(min=0), help="Of the draws (default: seed in params.yaml).")
+@click.option("--warm", is_flag=True, help="Start each trial from last night's student, as a warm night does.")
+@click.pass_obj
+def tune(
+    workspace: Path,
+    student: str,
+    trials: int | None,
+    timeout: str | None,
+    epochs: int | None,
+    seed: int | None,
+    warm: bool,
+) -> None:
+    """Search a student's settings on the last night's data.
+
+    Temperature, alpha, learning rate and the methods' weights are searched in the ranges that params.yaml gives
+    under tune, on the validation split. The teacher is not run. A search that was killed goes on where it stopped.
+    params.yaml stays as it is: what was found is a patch for you to accept.
+    """
+    from stillhouse.cli.tune import tune_student
+
+    tune_student(workspace, student, trials=trials, timeout=timeout, epochs=epochs, seed=seed, warm=warm)
 
 
 def main() -> None:

@@ -10,6 +10,7 @@ import numpy.typing as npt
 import pyarrow.parquet as pq
 
 from stillhouse.data.events import Events
+from stillhouse.data.order import stable_order
 from stillhouse.data.sequences import SPLITS, Sequences, Split
 from stillhouse.data.split import Cut, Window
 from stillhouse.data.vocabulary import UNKNOWN_ITEM, Vocabulary, extended
@@ -130,7 +131,7 @@ def assemble_sequences(
     """
     users = vocabulary.user_indices(events.user_ids)[events.users].astype(np.int64)
     items = vocabulary.item_indices(events.item_ids)[events.items]
-    order = np.argsort(users, kind="stable")
+    order = stable_order(users)
     users, items, times = users[order], items[order], events.times[order]
     kept = items != UNKNOWN_ITEM
     offsets = np.concatenate([[0], np.cumsum(np.bincount(users[kept], minlength=vocabulary.n_users))])

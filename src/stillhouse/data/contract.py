@@ -25,6 +25,9 @@ from stillhouse.params.validate import ValidateParams
 
 __all__ = ["Judgement", "judge"]
 
+#: What a column about a rule holds; a row that breaks the rule has none of it.
+_KEPT = pd.CategoricalDtype(["kept"])
+
 
 @dataclass(frozen=True, eq=False)
 class Judgement:
@@ -110,8 +113,7 @@ def _table_entry(check: TableCheck, outcome: Outcome) -> dict[str, Any]:
 
 def _row_expectation(rule: RowRule) -> Expectation:
     if rule.native is None:
-        arguments = {"column": rule.name, "value_set": [True]}
-        return Expectation(rule.name, "ExpectColumnValuesToBeInSet", arguments, rule.must)
+        return Expectation(rule.name, "ExpectColumnValuesToNotBeNull", {"column": rule.name}, rule.must)
     kind = "ExpectColumnValuesToBeInSet" if "value_set" in rule.native else "ExpectColumnValuesToBeBetween"
     return Expectation(rule.name, kind, {"column": rule.column, **rule.native}, rule.must)
 
@@ -121,13 +123,22 @@ def _frame(rows: NightRows, rules: list[RowRule], accepted: Bools) -> pd.DataFra
     columns: dict[str, Any] = {name: rows.values(name).to_pandas() for name in ("user_id", "item_id", "event")}
     columns["time"] = pd.arrays.IntegerArray(_filled(rows, "time"), ~valid(rows, "time"))
     columns["rating"] = flat(rows.values("rating").cast("float64"))
-    columns |= {rule.name: ~rule.bad for rule in rules if rule.native is None}
+    columns |= {rule.name: _kept(rule.bad) for rule in rules if rule.native is None}
     columns[ACCEPTED] = accepted
     for name in ("user_id", "item_id"):
         codes = np.where(accepted, rows.codes(name), np.int32(-1))
         columns[accepted_column(name)] = pd.Categorical.from_codes(codes, dtype=columns[name].dtype)
     columns[accepted_column("rating")] = accepted & valid(rows, "rating")
     return pd.DataFrame(columns, copy=False)
+
+
+def _kept(bad: Bools) -> pd.Categorical:
+    """Return a column that says ``kept`` where a rule is kept and nothing where it is broken.
+
+    One byte a row, and the missing ones are found some ten times as fast as
+    the false ones of a column of booleans.
+    """
+    return pd.Categorical.from_codes(np.negative(bad.view(np.int8)), dtype=_KEPT, validate=False)
 
 
 def _filled(rows: NightRows, column: str) -> Any:
@@ -138,10 +149,16 @@ def _profile(rows: NightRows, accepted: Bools) -> dict[str, Any]:
     times = _filled(rows, "time")[accepted]
     return {
         "rows": len(times),
-        "users": int(np.unique(rows.codes("user_id")[accepted]).size),
-        "items": int(np.unique(rows.codes("item_id")[accepted]).size),
+        "users": _distinct(rows, "user_id", accepted),
+        "items": _distinct(rows, "item_id", accepted),
         "ratings": int(np.count_nonzero(valid(rows, "rating")[accepted])),
         "order": rows.order,
         "first_time": int(times.min()) if len(times) else None,
         "last_time": int(times.max()) if len(times) else None,
     }
+
+
+def _distinct(rows: NightRows, column: str, accepted: Bools) -> int:
+    seen = np.zeros(len(rows.names(column)) + 1, bool)  # one more than there are names: code -1 (null) marks the last
+    seen[rows.codes(column)[accepted]] = True
+    return int(np.count_nonzero(seen))

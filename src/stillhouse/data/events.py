@@ -13,13 +13,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from stillhouse.data.columns import CODED_TEXT, Joined, join
 from stillhouse.data.files import read_json
+from stillhouse.data.order import is_rising, stable_order
+from stillhouse.data.threads import each
 from stillhouse.errors import DataError
 
 __all__ = ["Events", "chronological", "read_events", "without_repeats"]
 
-_COLUMNS = ("user_id", "item_id", "time", "rating", "event")
 _TEXT = ("user_id", "item_id", "event")
+_SCHEMA = pa.schema([*((name, CODED_TEXT) for name in _TEXT), ("time", pa.int64()), ("rating", pa.float64())])
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,45 +73,49 @@ def read_events(accepted: Path, *, min_rating: float | None, event_weights: Mapp
     files = sorted((accepted / "interactions").glob("*.parquet"))
     if not files:
         raise DataError(f"accepted rows must hold at least one day, found none in {accepted}: look at the quarantine")
-    table = pa.concat_tables(
-        [pq.read_table(file, columns=list(_COLUMNS), read_dictionary=list(_TEXT)) for file in files]
-    )
-    for name in ("user_id", "item_id", "time"):
-        if table[name].null_count:
+    rows = sum(pq.read_metadata(file).num_rows for file in files)
+    schema = pa.schema([field for field in _SCHEMA if field.name != "rating" or min_rating is not None])
+    found = join(each(lambda file: _read_file(file, schema.names), files), schema, rows)
+    users, items, event = (found.coded[name] for name in _TEXT)
+    times = found.plain["time"]
+    for name, missing in (("user_id", users.missing), ("item_id", items.missing), ("time", times.null_count)):
+        if missing:
             raise DataError(
-                f"every accepted row must have a {name}, found {table[name].null_count} without in {accepted}: "
+                f"every accepted row must have a {name}, found {missing} without in {accepted}: "
                 "run the stage validate again"
             )
-    rows = table.num_rows
-    if min_rating is not None:
-        table = table.filter(pc.fill_null(pc.greater_equal(table["rating"], min_rating), True))
-    table = table.drop_columns(["rating"]).unify_dictionaries()
-    users, user_ids = _codes(table["user_id"])
-    items, item_ids = _codes(table["item_id"])
-    return Events(
-        users=users,
-        items=items,
-        times=table["time"].to_numpy(),
-        weights=_weights(table["event"], event_weights),
-        user_ids=user_ids,
-        item_ids=item_ids,
+    liked = _liked(found, min_rating)
+    events = Events(
+        users=users.codes[liked],
+        items=items.codes[liked],
+        times=times.to_numpy()[liked],
+        weights=_weights(event.codes[liked], event.names.to_pylist(), event_weights),
+        user_ids=users.names.to_pylist(),
+        item_ids=items.names.to_pylist(),
         order=header["order"],
-        below_rating=rows - table.num_rows,
     )
+    return replace(events, below_rating=rows - len(events))
 
 
-def _codes(column: pa.ChunkedArray) -> tuple[npt.NDArray[np.int32], list[str]]:
-    """Return codes (-1 for null) and the text behind them; the chunks must share one dictionary."""
-    chunks = [chunk for chunk in column.chunks if len(chunk)]
-    if not chunks:
-        return np.zeros(0, np.int32), []
-    codes = np.concatenate([pc.fill_null(chunk.indices, -1).to_numpy() for chunk in chunks])
-    return codes.astype(np.int32, copy=False), chunks[0].dictionary.to_pylist()
+def _liked(found: Joined, min_rating: float | None) -> npt.NDArray[np.bool_] | slice:
+    """Return the rows that are not rated too low: a mask, or all of them."""
+    if min_rating is None:
+        return slice(None)
+    high = pc.fill_null(pc.greater_equal(found.plain["rating"], min_rating), True)
+    mask: npt.NDArray[np.bool_] = high.to_numpy(zero_copy_only=False)
+    return mask
 
 
-def _weights(column: pa.ChunkedArray, event_weights: Mapping[str, float]) -> npt.NDArray[np.float32]:
-    codes, names = _codes(column)
-    used = {names[code] for code in np.flatnonzero(np.bincount(codes[codes >= 0]))}
+def _read_file(path: Path, columns: list[str]) -> pa.Table:
+    with pq.ParquetFile(path, read_dictionary=list(_TEXT)) as file:
+        return file.read(columns=columns, use_threads=False)  # other files are read meanwhile
+
+
+def _weights(
+    codes: npt.NDArray[np.int32], names: list[str], event_weights: Mapping[str, float]
+) -> npt.NDArray[np.float32]:
+    """Return the weight of each row's event type, given as a code into ``names``."""
+    used = {names[code] for code in np.flatnonzero(np.bincount(codes + 1)[1:])}
     if unknown := sorted(used - set(event_weights)):
         raise DataError(
             f"every event type must have a weight, found none for {', '.join(map(repr, unknown[:5]))}: "
@@ -121,7 +128,10 @@ def _weights(column: pa.ChunkedArray, event_weights: Mapping[str, float]) -> npt
 
 def chronological(events: Events) -> Events:
     """Return the rows grouped by user code and, within a user, by time; equal times keep their order."""
-    return events.take(np.lexsort((events.times, events.users)))
+    if is_rising(events.times):  # day files, each in order of time: the usual case
+        return events.take(stable_order(events.users))
+    by_time = stable_order(events.times)
+    return events.take(by_time[stable_order(events.users[by_time])])
 
 
 def without_repeats(events: Events, until: int | None) -> Events:
@@ -138,9 +148,9 @@ def without_repeats(events: Events, until: int | None) -> Events:
     if not len(events):
         return events
     pairs = events.users.astype(np.int64) * len(events.item_ids) + events.items
-    order = np.argsort(pairs, kind="stable")
-    grouped = pairs[order]
-    starts = np.flatnonzero(np.concatenate([[True], grouped[1:] != grouped[:-1]]))
+    order = stable_order(pairs)
+    starts = _starts(pairs[order])
+    del pairs  # a gigabyte's tenth on ten million rows
     candidates = events.weights[order]
     if until is not None:
         candidates = np.where(events.times[order] <= until, candidates, np.float32(0))
@@ -152,3 +162,8 @@ def without_repeats(events: Events, until: int | None) -> Events:
     kept = np.zeros(len(events), bool)
     kept[first] = True
     return replace(events, weights=weights).take(kept)
+
+
+def _starts(grouped: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Return where each run of equal values starts."""
+    return np.flatnonzero(np.concatenate([[True], grouped[1:] != grouped[:-1]]))

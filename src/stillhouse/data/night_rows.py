@@ -7,19 +7,20 @@ known to the item table) is then worked out once an id and looked up a row.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from stillhouse.data.columns import CODED_TEXT, Coded, join
 from stillhouse.data.files import read_json
 from stillhouse.data.rows import ITEM_SCHEMA, SNAPSHOT_SCHEMA
+from stillhouse.data.threads import each
 
 __all__ = ["CODED", "NightRows", "read_snapshot"]
 
@@ -33,6 +34,8 @@ class NightRows:
 
     table: pa.Table
     """The columns of `SNAPSHOT_SCHEMA`, each one chunk; those of `CODED` dictionary-encoded."""
+    coded: Mapping[str, Coded]
+    """The columns of `CODED` once more, sharing their codes with ``table``."""
     files: tuple[str, ...]
     """Files of interactions, relative to the snapshot, in order."""
     offsets: NDArray[np.int64]
@@ -53,13 +56,11 @@ class NightRows:
 
     def codes(self, column: str) -> NDArray[np.int32]:
         """Return the dictionary code of each row of a coded ``column``; -1 where it is null. Shape [n]."""
-        indices = pc.fill_null(self._chunk(column).indices, -1)
-        codes: NDArray[np.int32] = indices.to_numpy(zero_copy_only=False).astype(np.int32, copy=False)
-        return codes
+        return self.coded[column].codes
 
     def names(self, column: str) -> pa.Array:
         """Return the distinct values of a coded ``column``, in the order of their codes."""
-        return self._chunk(column).dictionary
+        return self.coded[column].names
 
     def values(self, column: str) -> pa.Array:
         """Return ``column`` as one Arrow array of n values."""
@@ -86,19 +87,17 @@ def read_snapshot(snapshot: Path) -> NightRows:
     """
     about = read_json(snapshot / "snapshot.json")
     paths = sorted((snapshot / "interactions").glob("*.parquet"))
-    tables, broken = [], {}
-    for path in paths:
-        name = path.relative_to(snapshot).as_posix()
-        table, fault = _read_file(path)
-        tables.append(table)
-        if fault:
-            broken[name] = fault
+    files = tuple(path.relative_to(snapshot).as_posix() for path in paths)
+    faults: list[str] = []
+    offsets = np.cumsum([0, *(pq.read_metadata(path).num_rows for path in paths)], dtype=np.int64)
+    joined = join(_tables(paths, faults), _CODED_SCHEMA, int(offsets[-1]))
     items_path = snapshot / "items.parquet"
     return NightRows(
-        table=_one_chunk(tables),
-        files=tuple(path.relative_to(snapshot).as_posix() for path in paths),
-        offsets=np.cumsum([0, *(table.num_rows for table in tables)], dtype=np.int64),
-        broken=broken,
+        table=joined.table(_CODED_SCHEMA),
+        coded=joined.coded,
+        files=files,
+        offsets=offsets,
+        broken={file: fault for file, fault in zip(files, faults, strict=True) if fault},
         items=_read_items(items_path) if about["has_items"] else None,
         order=about["order"],
         has_rating=about["has_rating"],
@@ -106,14 +105,20 @@ def read_snapshot(snapshot: Path) -> NightRows:
     )
 
 
+def _tables(paths: list[Path], faults: list[str]) -> Iterator[pa.Table]:
+    for table, fault in each(_read_file, paths):
+        faults.append(fault)
+        yield table
+
+
 def _read_file(path: Path) -> tuple[pa.Table, str]:
     names = pq.read_schema(path).names
     with pq.ParquetFile(path, read_dictionary=[name for name in CODED if name in names]) as file:
         found = file.schema_arrow
-        table = file.read()
+        table = file.read(use_threads=False)  # other files are read meanwhile
     faults = []
     columns = []
-    for field in _coded_schema():
+    for field in _CODED_SCHEMA:
         where = found.get_field_index(field.name)
         if where >= 0 and found.field(where).type == field.type:
             columns.append(table.column(field.name))
@@ -122,21 +127,12 @@ def _read_file(path: Path) -> tuple[pa.Table, str]:
         columns.append(pa.nulls(table.num_rows, pa.string()).dictionary_encode() if field.name in CODED else None)
         if columns[-1] is None:
             columns[-1] = pa.nulls(table.num_rows, field.type)
-    return pa.table(columns, schema=_coded_schema()), ", ".join(faults)
+    return pa.table(columns, schema=_CODED_SCHEMA), ", ".join(faults)
 
 
-def _coded_schema() -> pa.Schema:
-    coded = pa.dictionary(pa.int32(), pa.string())
-    return pa.schema([(field.name, coded if field.name in CODED else field.type) for field in SNAPSHOT_SCHEMA])
-
-
-def _one_chunk(tables: list[pa.Table]) -> pa.Table:
-    table = pa.concat_tables(tables) if tables else _coded_schema().empty_table()
-    table = table.unify_dictionaries().combine_chunks()
-    if table.num_rows:
-        return table
-    # A table without rows has columns without chunks; the rest of this module counts on one.
-    return pa.table([pa.array([], field.type) for field in _coded_schema()], schema=_coded_schema())
+_CODED_SCHEMA = pa.schema(
+    [(field.name, CODED_TEXT if field.name in CODED else field.type) for field in SNAPSHOT_SCHEMA]
+)
 
 
 def _read_items(path: Path) -> pa.Table:

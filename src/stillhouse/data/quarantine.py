@@ -17,6 +17,7 @@ from stillhouse.data.night_rows import NightRows
 from stillhouse.data.row_rules import RowRule
 from stillhouse.data.row_values import Bools, flat
 from stillhouse.data.rows import SNAPSHOT_SCHEMA
+from stillhouse.data.threads import each
 
 __all__ = ["ACCEPTED_SCHEMA", "QUARANTINE_SCHEMA", "SEPARATOR", "write_accepted", "write_quarantine"]
 
@@ -40,12 +41,17 @@ def write_accepted(folder: Path, rows: NightRows, accepted: Bools, id_length: in
     id is null, blank, longer than ``id_length`` or named before.
     """
     (folder / "interactions").mkdir(parents=True)
-    for number, file in enumerate(rows.files):
+    table = rows.table.select(ACCEPTED_SCHEMA.names)
+
+    def write(number: int) -> None:
         first, last = int(rows.offsets[number]), int(rows.offsets[number + 1])
         kept = accepted[first:last]
         if kept.any():
-            part = rows.table.select(ACCEPTED_SCHEMA.names).slice(first, last - first).filter(pa.array(kept))
-            write_parquet(folder / file, part.cast(ACCEPTED_SCHEMA))
+            part = table.slice(first, last - first).filter(pa.array(kept))
+            write_parquet(folder / rows.files[number], part.cast(ACCEPTED_SCHEMA))
+
+    for _ in each(write, range(len(rows.files))):
+        pass
     if rows.items is not None:
         write_parquet(folder / "items.parquet", _named_once(rows.items, id_length))
     about = {"order": rows.order, "rows": int(np.count_nonzero(accepted)), "has_rating": rows.has_rating}

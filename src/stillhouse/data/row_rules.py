@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from stillhouse.data.night_rows import NightRows
 from stillhouse.data.row_texts import RULE_TEXTS
@@ -23,6 +24,12 @@ from stillhouse.data.row_values import Bools, flat, id_flags, readable, shorten,
 from stillhouse.params.validate import ValidateParams
 
 __all__ = ["RowRule", "row_rules"]
+
+#: Odd and without a pattern (2^64 over the golden ratio): multiplying by it spreads neighbours over all 64 bits.
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+#: Bits of a mixed number by which a row is suspected.
+_LEADING = 24
+_SHIFT = np.uint64(64 - _LEADING)
 
 _KINDS = {"time": "a number or a date", "rating": "a number"}
 
@@ -179,12 +186,32 @@ def _strange_items(rows: NightRows, items: pa.Table) -> Bools:
 
 
 def _repeats(rows: NightRows, clean: Bools) -> Bools:
-    where = np.flatnonzero(clean)
+    suspect = _suspects(rows, clean)
     keys = {
-        "user": rows.codes("user_id")[where],
-        "item": rows.codes("item_id")[where],
-        "time": flat(rows.values("time").take(pa.array(where))),
+        "user": rows.codes("user_id")[suspect],
+        "item": rows.codes("item_id")[suspect],
+        "time": flat(rows.values("time").take(pa.array(suspect))),
     }
     bad = np.zeros(rows.n, bool)
-    bad[where] = pd.DataFrame(keys, copy=False).duplicated(keep="first").to_numpy()
+    bad[suspect] = pd.DataFrame(keys, copy=False).duplicated(keep="first").to_numpy()
     return bad
+
+
+def _suspects(rows: NightRows, clean: Bools) -> NDArray[np.int64]:
+    """Return which clean rows may equal another one, in order: every row that does, and few others.
+
+    Rows are mixed into 64-bit numbers, which are quick to sort. Equal rows give
+    equal numbers; unequal rows that do so too are let off by whoever compares the rows.
+    """
+    mixed = rows.codes("user_id").astype(np.uint64)
+    mixed *= np.uint64(len(rows.names("item_id")))
+    mixed += rows.codes("item_id").astype(np.uint64)
+    mixed *= _GOLDEN
+    mixed += flat(pc.fill_null(rows.values("time"), 0)).view(np.uint64)
+    in_order = mixed[clean]
+    in_order.sort()
+    repeated = in_order[1:][in_order[1:] == in_order[:-1]]
+    # A table of the leading bits is looked up several times as fast as the sorted numbers themselves.
+    marked = np.zeros(1 << _LEADING, bool)
+    marked[repeated >> _SHIFT] = True
+    return np.flatnonzero(clean & marked[mixed >> _SHIFT])

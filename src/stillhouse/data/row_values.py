@@ -110,13 +110,21 @@ def time_faults(times: NDArray[np.int64], present: Bools, earliest: date, as_of:
         as_of: no event is later; without a zone it is UTC.
     """
     first = seconds_of(datetime.combine(earliest, time(), UTC))
-    late = present & (times > seconds_of(as_of))
-    faults = {"early": present & (times < first)}
+    faults = {"early": present & (times < int(first))}
+    # Late ones are few: only they are looked at further. A whole number is after a moment where it is after its second.
+    late = np.flatnonzero(present & (times > int(seconds_of(as_of) // 1)))
     for unit, factor in _UNITS:
-        scaled = times // factor
-        faults[unit] = late & (scaled >= first) & (scaled <= _LATEST)
-        late = late & ~faults[unit]
-    return {**faults, "late": late}
+        scaled = times[late] // factor
+        fits = (scaled >= first) & (scaled <= _LATEST)
+        faults[unit] = _flags(len(times), late[fits])
+        late = late[~fits]
+    return {**faults, "late": _flags(len(times), late)}
+
+
+def _flags(n: int, where: NDArray[np.int64]) -> Bools:
+    flags = np.zeros(n, bool)
+    flags[where] = True
+    return flags
 
 
 def seconds_of(moment: datetime) -> float:

@@ -5,7 +5,8 @@ step. They are read here once, turned into exponentials in place, and the same t
 becomes the gradient: log-sum-exps over all items, over unseen ones and over the tail
 share one exponential at each temperature, because they differ by a few cells a row.
 Those cells are set aside before a sum and written back after it, so that no sum is
-the difference of two larger ones.
+the difference of two larger ones. They are set aside as exponentials, not as scores of
+-inf before: a processor's exponential is several times slower where it meets those.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from stillhouse.distill.protocol import Answer, Wanted
+from stillhouse.distill.seen import Seen
 
 __all__ = ["Look", "look"]
 
@@ -29,15 +31,41 @@ _LEAST = 1e-30
 
 @dataclass
 class _Table:
-    """The exponentials at one temperature, and what was set aside of them."""
+    """The exponentials at one temperature, relative to the row's best item, and what was set aside of them."""
 
     exps: Tensor
-    """[n, n_items + 1], 0 at column 0 and, where the tail is wanted, at what was seen and at the head."""
+    """[n, n_items + 1], 0 at column 0 and, where unseen items are summed, at what was seen and at the head."""
     head: Tensor | None
     seen: Tensor | None
+    """[P], where all items are summed beside the unseen ones."""
     total: Tensor
     unseen: Tensor
     tail: Tensor
+
+
+class _Cells:
+    """Where the seen items of n rows stand in their table of scores."""
+
+    def __init__(self, seen: Seen | tuple[Tensor, Tensor], rows: int, columns: int) -> None:
+        self.rows, items = seen
+        self.flat = torch.add(items, self.rows, alpha=columns)
+        self.counts = seen.counts if isinstance(seen, Seen) else torch.bincount(self.rows, minlength=rows)
+
+    def fill(self, table: Tensor, value: float) -> None:
+        """Write ``value`` into the cells of ``table``."""
+        table.view(-1).index_fill_(0, self.flat, value)
+
+    def take(self, table: Tensor) -> Tensor:
+        """Return the cells of ``table``, [P]."""
+        return table.view(-1).index_select(0, self.flat)
+
+    def add(self, table: Tensor, values: Tensor) -> None:
+        """Add ``values``, [P], to the cells of ``table``."""
+        table.view(-1).index_add_(0, self.flat, values)
+
+    def sums(self, values: Tensor) -> Tensor:
+        """Return the sum of each row's ``values``, [n]."""
+        return torch.segment_reduce(values, "sum", lengths=self.counts, unsafe=True)
 
 
 class Look:
@@ -45,47 +73,53 @@ class Look:
 
     def __init__(self, scores: Tensor, wanted: Wanted) -> None:
         """Look at ``scores``, float [n, n_items + 1], which is used up; column 0 is never a candidate."""
-        self._wanted = wanted
-        self._columns = scores.shape[1]
-        self._cells = None if wanted.seen is None else wanted.seen[0] * self._columns + wanted.seen[1]
-        padding = wanted.items == 0
-        self._padding = padding
-        self.scores = scores.gather(1, wanted.items).masked_fill_(padding, -torch.inf)
-        scores[:, 0] = 0.0
-        none = scores.new_zeros(len(scores))
-        self.mean = scores.sum(dim=1) / (self._columns - 1) if wanted.mean else none
-        self._tables: dict[float, _Table] = {}
+        self._wanted, self._columns = wanted, scores.shape[1]
+        self._padding = wanted.items == 0
+        self.scores = scores.gather(1, wanted.items).masked_fill_(self._padding, -torch.inf)
+        self._none = scores.new_zeros(len(scores))
+        self.mean = scores[:, 1:].mean(dim=1) if wanted.mean else self._none
+        # What stands at padding must not be the best, and must not be far from it either.
+        scores[:, 0] = scores[:, -1]
+        asked = bool(wanted.temperatures)
+        self._cells = _Cells(wanted.seen, *scores.shape) if asked and wanted.seen is not None else None
+        self.top_items: Tensor | None = None
+        self.top_scores: Tensor | None = None
+        self._at_head: Tensor | None = None
+        # All items at temperature 1 have a table of their own only where no other is at that temperature.
         kept = sorted({*wanted.temperatures, *((1.0,) if wanted.total else ())})
-        top = scores[:, 1:].amax(dim=1) if kept else none
+        self._peak = scores.amax(dim=1) if kept else self._none
+        self._tables: dict[float, _Table] = {}
         for place, temperature in enumerate(kept):
             last = place == len(kept) - 1
-            self._tables[temperature] = self._table(scores if last else scores.clone(), top, temperature)
-        ones = self._tables.get(1.0)
-        self.log_total = none if ones is None or not wanted.total else ones.total.log() + top
-        logs = {t: (self._tables[t], top / t) for t in wanted.temperatures}
-        self.log_unseen = {t: table.unseen.log() + peak for t, (table, peak) in logs.items()}
-        self.log_tail = {t: table.tail.log() + peak for t, (table, peak) in logs.items()}
+            self._tables[temperature] = self._table(scores if last else scores.clone(), temperature)
+        ones = self._tables.get(1.0) if wanted.total else None
+        self.log_total = self._none if ones is None else ones.total.log() + self._peak
+        self.log_unseen = {t: self._tables[t].unseen.log() + self._peak / t for t in wanted.temperatures}
+        self.log_tail = {t: self._tables[t].tail.log() + self._peak / t for t in wanted.temperatures}
 
     def leaves(self) -> list[Tensor]:
         """Return what is wanted, in an order that `gradient` knows: detached tensors."""
         sums = [logs[t] for t in self._wanted.temperatures for logs in (self.log_unseen, self.log_tail)]
-        return [self.scores, self.log_total, self.mean, *sums]
+        top = [] if self.top_scores is None else [self.top_scores]
+        return [self.scores, self.log_total, self.mean, *top, *sums]
 
     def answer(self, leaves: Sequence[Tensor], hidden: Tensor) -> Answer:
         """Return ``leaves`` by name."""
-        scores, total, mean, *sums = leaves
+        scores, total, mean, *rest = leaves
+        top = None if self.top_scores is None else rest.pop(0)
         temperatures = self._wanted.temperatures
-        unseen = dict(zip(temperatures, sums[::2], strict=True))
-        tail = dict(zip(temperatures, sums[1::2], strict=True))
-        return Answer(scores=scores, hidden=hidden, log_total=total, log_unseen=unseen, log_tail=tail, mean=mean)
+        unseen = dict(zip(temperatures, rest[::2], strict=True))
+        tail = dict(zip(temperatures, rest[1::2], strict=True))
+        return Answer(scores, hidden, total, unseen, tail, mean, self.top_items, top)
 
     def gradient(self, gradients: Sequence[Tensor | None]) -> Tensor:
         """Return the gradient of a loss against the scores, float [n, n_items + 1], given that against `leaves`.
 
         It is the table of exponentials, overwritten: a look answers once.
         """
-        at_scores, at_total, at_mean, *at_sums = gradients
-        pairs = zip(self._wanted.temperatures, at_sums[::2], at_sums[1::2], strict=True)
+        at_scores, at_total, at_mean, *rest = gradients
+        at_top = None if self.top_scores is None else rest.pop(0)
+        pairs = zip(self._wanted.temperatures, rest[::2], rest[1::2], strict=True)
         sums = {temperature: (unseen, tail) for temperature, unseen, tail in pairs}
         result: Tensor | None = None
         for temperature, table in self._tables.items():
@@ -96,57 +130,85 @@ class Look:
             result = self.scores.new_zeros((len(self.scores), self._columns))
         if at_mean is not None and self._wanted.mean:
             result += (at_mean / (self._columns - 1)).unsqueeze(1)
-        if at_scores is not None:
-            result.scatter_add_(1, self._wanted.items, at_scores.masked_fill(self._padding, 0.0))
+        if at_scores is not None or self._at_head is not None:
+            result.scatter_add_(1, self._wanted.items, self._at_items(at_scores))
+        if at_top is not None and self.top_items is not None:
+            result.scatter_add_(1, self.top_items, at_top.masked_fill(self.top_items == 0, 0.0))
         result[:, 0] = 0.0
         return result
 
-    def _table(self, scores: Tensor, top: Tensor, temperature: float) -> _Table:
-        exps = scores.sub_(top.unsqueeze(1))
+    def _table(self, scores: Tensor, temperature: float) -> _Table:
+        """Turn ``scores`` into exponentials in place, and sum them."""
+        exps = scores.sub_(self._peak.unsqueeze(1))
         if temperature != 1.0:
             exps.div_(temperature)
         exps.exp_()
         exps[:, 0] = 0.0
         wanted, head, seen = self._wanted, None, None
         apart = temperature in wanted.temperatures
-        total: Tensor | float = 0.0
-        if apart and self._cells is not None and wanted.seen is not None:
-            seen = torch.take(exps, self._cells)
-            exps.view(-1).index_fill_(0, self._cells, 0.0)
-            total = torch.zeros_like(top).index_add_(0, wanted.seen[0], seen)
+        if apart and self._cells is not None:
+            if wanted.total and temperature == 1.0:
+                seen = self._cells.take(exps)
+            self._cells.fill(exps, 0.0)
+        if wanted.top and apart and self.top_items is None:
+            self._take_top(exps, temperature)
         if apart and wanted.head is not None:
-            head = exps.gather(1, wanted.head)
+            head = self._head_of(exps, wanted.head, temperature)
             exps.scatter_(1, wanted.head, 0.0)
         tail = exps.sum(dim=1)
         unseen = (tail if head is None else tail + head.sum(dim=1)).clamp_min(_LEAST)
-        if wanted.head is not None:
+        if apart and wanted.head is not None:
             # Exactly 0 means that there is no tail; next to nothing is counted as next to nothing.
-            tail = torch.where(self._tailless(wanted.head), 0.0, tail.clamp_min(_LEAST))
-        return _Table(exps, head, seen, unseen + total, unseen, tail)
+            tail = tail.clamp_min(_LEAST).masked_fill_(self._tailless(wanted.head), 0.0)
+        total = unseen if seen is None or self._cells is None else unseen + self._cells.sums(seen)
+        return _Table(exps, head, seen, total, unseen, tail)
+
+    def _head_of(self, exps: Tensor, head: Tensor, temperature: float) -> Tensor:
+        at = self._wanted.head_at
+        if at is None:
+            return exps.gather(1, head)
+        raw = self.scores[:, at : at + head.shape[1]] - self._peak.unsqueeze(1)
+        return (raw if temperature == 1.0 else raw.div_(temperature)).exp_()
+
+    def _at_items(self, at_scores: Tensor | None) -> Tensor:
+        """Return what is added at the wanted items: their own gradient, and that of the sums over the head."""
+        found = torch.zeros_like(self.scores) if at_scores is None else at_scores.masked_fill(self._padding, 0.0)
+        at = self._wanted.head_at
+        if self._at_head is not None and at is not None:
+            found[:, at : at + self._at_head.shape[1]] += self._at_head
+        return found
+
+    def _take_top(self, exps: Tensor, temperature: float) -> None:
+        best, items = exps.topk(min(self._wanted.top, self._columns), dim=1)
+        none = best == 0
+        self.top_items = items.masked_fill_(none, 0)
+        self.top_scores = best.log_().mul_(temperature).add_(self._peak.unsqueeze(1))
 
     def _tailless(self, head: Tensor) -> Tensor:
         """Which rows have no unseen item outside the head, bool [n]."""
         taken = (head != 0).sum(dim=1)
-        if self._wanted.seen is not None:
-            taken += torch.bincount(self._wanted.seen[0], minlength=len(taken))
+        if self._cells is not None:
+            taken += self._cells.counts
         return taken >= self._columns - 1
 
     def _through(
         self, table: _Table, temperature: float, total: Tensor | None, unseen: Tensor | None, tail: Tensor | None
     ) -> Tensor:
         """Return exps * (what each sum's gradient gives a unit of exponential), cell by cell."""
-        zero = torch.zeros_like(table.unseen)
-        of_all = zero if total is None else total / table.total
-        of_unseen = of_all + (zero if unseen is None else unseen / table.unseen)
-        at_tail = zero if tail is None else tail / torch.where(table.tail > 0, table.tail, torch.inf)
-        exps = table.exps
-        exps.mul_(((of_unseen + at_tail) / temperature).unsqueeze(1))
+        of_all = self._none if total is None else total / table.total
+        of_unseen = of_all if unseen is None else of_all + unseen / table.unseen
+        of_tail = of_unseen
+        if tail is not None:
+            of_tail = of_unseen + tail / table.tail.masked_fill(table.tail == 0, torch.inf)
+        exps = table.exps.mul_((of_tail / temperature).unsqueeze(1))
         if table.head is not None and self._wanted.head is not None:
-            head = table.head * (of_unseen / temperature).unsqueeze(1)
-            exps.scatter_(1, self._wanted.head, head)
-        if table.seen is not None and total is not None and self._cells is not None and self._wanted.seen is not None:
-            seen = table.seen * (of_all / temperature).index_select(0, self._wanted.seen[0])
-            exps.view(-1).index_add_(0, self._cells, seen)
+            at_head = table.head.mul_((of_unseen / temperature).unsqueeze(1))
+            if self._wanted.head_at is None:
+                exps.scatter_(1, self._wanted.head, at_head)
+            else:
+                self._at_head = at_head if self._at_head is None else self._at_head.add_(at_head)
+        if table.seen is not None and total is not None and self._cells is not None:
+            self._cells.add(exps, table.seen * of_all.index_select(0, self._cells.rows))
         return exps
 
 

@@ -2,35 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Protocol
-
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from stillhouse.distill.catalogue import look
-from stillhouse.distill.positions import seen_pairs
 from stillhouse.distill.protocol import Answer, LossParts, PositionBatch, Wanted
+from stillhouse.distill.seen import Histories, Seen, SeenBefore
 
-__all__ = ["HardObjective", "Histories", "hard_loss", "seen_at", "shares"]
-
-
-class Histories(Protocol):
-    """Who took what, as `stillhouse.data.sequences.Sequences` holds it."""
-
-    @property
-    def items(self) -> NDArray[np.int32]:
-        """int32 [n_events], users one after another."""
-
-    @property
-    def offsets(self) -> NDArray[np.int64]:
-        """int64 [n_users + 1], where each user's events start."""
+__all__ = ["HardObjective", "hard_loss", "shares"]
 
 
 def shares(weights: Tensor) -> Tensor:
-    """Return each position's share of the batch's hard loss, float [N]: weights that sum to 1, or all 0."""
-    return weights / weights.sum().clamp_min(1e-12)
+    """Return each position's share of the batch's hard loss, float [N]: weights that sum to 1, or all 0.
+
+    They are float32 at least: mixed precision hands weights on in half of it, whose sum would be off by a part in 256.
+    """
+    wide = weights.to(torch.promote_types(weights.dtype, torch.float32))
+    return wide / wide.sum().clamp_min(1e-12)
 
 
 def hard_loss(scores: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
@@ -76,17 +64,17 @@ class HardObjective:
     def __init__(self, smoothing: float = 0.0, histories: Histories | None = None) -> None:
         """Smooth labels by ``smoothing`` in [0, 1); leave out what ``histories`` say was seen."""
         self._smoothing = smoothing
-        self._histories = histories
+        # Smoothed labels are spread over all items.
+        self._before = None if histories is None or smoothing else SeenBefore(histories)
 
     def lesson(self, batch: PositionBatch) -> _HardLesson:
         """Return the batch, to be learnt from its targets alone."""
-        histories = None if self._smoothing else self._histories
-        seen = None if histories is None else seen_at(histories, batch)
+        seen = None if self._before is None else self._before.at(batch.users, batch.steps)
         return _HardLesson(batch, self._smoothing, seen)
 
 
 class _HardLesson:
-    def __init__(self, batch: PositionBatch, smoothing: float, seen: tuple[Tensor, Tensor] | None) -> None:
+    def __init__(self, batch: PositionBatch, smoothing: float, seen: Seen | None) -> None:
         self.wanted = Wanted(
             items=batch.targets.unsqueeze(1),
             mean=smoothing > 0.0,
@@ -108,15 +96,5 @@ class _HardLesson:
             total = (1.0 - self._smoothing) * hard + self._smoothing * smooth
         return LossParts(total=total, parts={"hard_loss": hard.detach()})
 
-
-def seen_at(histories: Histories, batch: PositionBatch) -> tuple[Tensor, Tensor]:
-    """Return what each position of ``batch`` has seen as (rows, items), int64 [P] each, on the batch's device.
-
-    Args:
-        histories: of people who take no item twice.
-        batch: N positions.
-    """
-    users, steps = batch.users.cpu().numpy(), batch.steps.cpu().numpy()
-    rows, items = seen_pairs(histories.items, histories.offsets, users, steps)
-    device = batch.targets.device
-    return torch.from_numpy(rows).to(device), torch.from_numpy(items).to(device)
+    def beside(self, states: Tensor) -> None:
+        """Add nothing: what people did says nothing of states."""

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal
 
 import numpy as np
 import torch
@@ -12,114 +12,40 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from stillhouse.distill.hard import HardObjective, shares
-from stillhouse.distill.positions import seen_pairs
+from stillhouse.distill.method import Method, Said, StateMethod, WeightedMethod
 from stillhouse.distill.protocol import Answer, Lesson, LossParts, PositionBatch, Wanted
-from stillhouse.distill.soft import TeacherRows, divergence
+from stillhouse.distill.schedules import ByConfidence, Curve, NearConfidence, nearest
+from stillhouse.distill.seen import Histories, Seen, SeenBefore
+from stillhouse.distill.soft import Soft
 from stillhouse.distill.soft_targets import SoftTargets
+from stillhouse.distill.teacher_rows import TeacherRows
+from stillhouse.distill.trust import Trust, trust
 
-__all__ = ["Histories", "Method", "MixedObjective", "Said", "SoftMethod", "WeightedMethod"]
+__all__ = ["Listening", "MixedObjective"]
+
+#: Positions of a batch that an adaptive temperature looks at.
+_LOOKED_AT = 256
 
 Int = NDArray[np.int64]
 
 
-class Histories(Protocol):
-    """Who took what, as `stillhouse.data.sequences.Sequences` holds it."""
-
-    @property
-    def items(self) -> NDArray[np.int32]:
-        """int32 [n_events], users one after another."""
-
-    @property
-    def offsets(self) -> NDArray[np.int64]:
-        """int64 [n_users + 1], where each user's events start."""
-
-
 @dataclass(frozen=True)
-class Said:
-    """What teacher and student say of the same n positions: all that a method sees."""
+class Listening:
+    """Where and when the teacher is listened to."""
 
-    batch: PositionBatch
-    """Of the n positions."""
-    teacher: TeacherRows
-    """Of the n positions; without what they have seen."""
-    temperature: float
-    """Of both sides, > 0."""
-    target: Tensor
-    """float [n]: the student's score of what came next."""
-    head: Tensor
-    """float [n, K]: its scores of ``teacher.items``; -inf pads."""
-    drawn: Tensor
-    """float [n, S]: its scores of ``teacher.tail_items``; -inf where there is no tail."""
-    items: Tensor
-    """int64 [n, M]: what the method's `Method.items` asked for."""
-    scores: Tensor
-    """float [n, M]: the student's scores of ``items``; -inf pads."""
-    hidden: Tensor
-    """float [n, width]: the student's states."""
-    log_total: Tensor
-    """float [n]: the student's log-sum-exp over all items at temperature 1."""
-    log_unseen: Tensor
-    """float [n]: over the unseen items, at ``temperature``."""
-    log_tail: Tensor
-    """float [n]: over the unseen items outside ``teacher.items``, at ``temperature``; -inf for none."""
-
-
-class Method(Protocol):
-    """One way of learning from a teacher: a file each in this package."""
-
-    name: str
-    """What its part of the loss is called in the metrics, such as ``soft_loss``."""
-
-    @property
-    def weights(self) -> nn.Module | None:
-        """What the method itself learns; ``None``: nothing."""
-
-    def items(self, batch: PositionBatch, teacher: TeacherRows) -> Tensor | None:
-        """Return further items whose scores it wants, int64 [N, M] (0 pads), or ``None``."""
-
-    def loss(self, said: Said) -> Tensor:
-        """Return the loss of each position, float [n], finite even where the teacher's row is padding alone."""
-
-    def scale(self, temperature: float) -> float:
-        """Return what the loss counts beside the others: 1, or what undoes the temperature in its gradient."""
-
-
-@dataclass(frozen=True)
-class WeightedMethod:
-    """A method and its weight among what the teacher says."""
-
-    method: Method
-    weight: float
-
-
-class SoftMethod:
-    """`stillhouse.distill.soft`'s divergence, times temperature²: soft labels with temperature.
-
-    The factor keeps the size of the gradient when the temperature changes (Source:
-    Hinton et al., "Distilling the Knowledge in a Neural Network", 2015).
-    """
-
-    name = "soft_loss"
-    weights = None
-
-    def items(self, batch: PositionBatch, teacher: TeacherRows) -> None:
-        """Want nothing beyond the head and the draws."""
-
-    def loss(self, said: Said) -> Tensor:
-        """Return KL(teacher || student) at each position, float [n], without the factor temperature²."""
-        return divergence(said.head, said.drawn, said.log_tail, said.teacher, said.temperature)
-
-    def scale(self, temperature: float) -> float:
-        """Return what the loss counts in the whole: temperature²."""
-        return temperature**2
+    trust: Trust = "everywhere"
+    right_within: int = 10
+    """For ``where_right``: how far down the teacher's list what came next may stand."""
+    finetune: float = 0.0
+    """Last share of the planned steps that learns from people alone, in [0, 1)."""
 
 
 class MixedObjective:
     """``alpha * hard + (1 - alpha) * sum of weight * scale * method``.
 
     All parts are means over positions; a teacher's over those positions of the batch
-    that the store holds, each counting the same: an event's weight says how sure its
-    *label* is, and a teacher has no label.
+    that the store holds, each counting as `Listening` says: an event's weight says how sure
+    its *label* is, and a teacher has no label.
     """
 
     def __init__(
@@ -127,102 +53,204 @@ class MixedObjective:
         store: SoftTargets,
         histories: Histories,
         *,
-        alpha: float | Callable[[float], float],
-        temperature: float | Callable[[float], float],
+        alpha: float | Curve | ByConfidence,
+        temperature: float | Curve | NearConfidence,
         methods: Sequence[WeightedMethod] = (),
+        listening: Listening | None = None,
+        candidates: Literal["unseen", "all"] = "all",
     ) -> None:
-        """Mix ``methods`` (none given: `SoftMethod` alone) with weight ``alpha`` on the hard loss.
+        """Mix ``methods`` (none given: `Soft` alone) with weight ``alpha`` on the hard loss.
 
         Args:
             store: what the teacher said.
             histories: whose positions it speaks of.
-            alpha: in [0, 1], or a function from progress to it.
-            temperature: one of the store's, or a function from progress to one of them.
-            methods: what to learn from the teacher.
+            alpha: in [0, 1].
+            temperature: one of the store's; a curve takes the nearest of them at each step.
+            methods: what to learn from the teacher, no two of one kind.
+            listening: where and when; ``None``: everywhere and always.
+            candidates: what the hard loss's softmax runs over; where items repeat, all whatever stands here.
 
         Raises:
-            StoreError: the store was not written for ``temperature``.
+            StoreError: the store was not written for a constant ``temperature``.
         """
-        self._alpha = alpha if callable(alpha) else lambda _: alpha
-        self._temperature = temperature if callable(temperature) else lambda _: temperature
-        store.header.temperature_column(self._temperature(0.0))
-        self._store, self._histories = store, histories
-        self._methods = tuple(methods) or (WeightedMethod(SoftMethod(), 1.0),)
-        learnt = [each.method.weights for each in self._methods if each.method.weights is not None]
-        self.weights = nn.ModuleList(learnt) if learnt else None
-        self._hard = HardObjective()
+        self._alpha = Curve.constant(alpha) if isinstance(alpha, int | float) else alpha
+        self._temperature = Curve.constant(temperature) if isinstance(temperature, int | float) else temperature
+        if isinstance(self._temperature, Curve) and self._temperature.flat:
+            store.header.temperature_column(self._temperature.start)
+        self._store, self._listening = store, listening or Listening()
+        self._methods = tuple(methods) or (WeightedMethod(Soft(), 1.0),)
+        learnt = [each.method.weights for each in self._methods if isinstance(each.method, Method)]
+        kept = [each for each in learnt if each is not None]
+        self.weights = nn.ModuleList(kept) if kept else None
+        self._before = None if store.header.repeat_items else SeenBefore(histories)
+        self._total = candidates == "all" or self._before is None
+        self._hard = HardObjective(histories=None if self._total else histories)
 
     def lesson(self, batch: PositionBatch) -> Lesson:
         """Return the batch with what the teacher said of it.
 
-        At ``alpha`` 1 the teacher is not asked and only ``hard_loss`` is reported.
+        At ``alpha`` 1 the teacher is not asked: only ``hard_loss`` is reported, or, if
+        that is so for a while only, the others as 0.
         """
-        alpha, temperature = self._alpha(batch.progress), self._temperature(batch.progress)
+        alpha = self._alpha_at(batch.progress)
         if alpha == 1.0:
-            return self._hard.lesson(batch)
-        users, steps = batch.users.cpu().numpy(), batch.steps.cpu().numpy()
-        ids = self._store.position_ids(users, steps)
-        device = batch.targets.device
-        seen = (np.empty(0, np.int64), np.empty(0, np.int64))
-        if not self._store.header.repeat_items:
-            seen = seen_pairs(self._histories.items, self._histories.offsets, users, steps)
-        pairs = (torch.from_numpy(seen[0]), torch.from_numpy(seen[1]))
+            lesson = self._hard.lesson(batch)
+            return lesson if self._alone else _Unheard(lesson, [each.method.name for each in self._methods])
+        with torch.autocast(batch.targets.device.type, enabled=False):
+            return self._mixed(batch, alpha)
+
+    def _mixed(self, batch: PositionBatch, alpha: float | ByConfidence) -> Lesson:
+        ids = self._store.position_ids(batch.users.cpu().numpy(), batch.steps.cpu().numpy())
+        device, wide = batch.targets.device, torch.promote_types(batch.weights.dtype, torch.float32)
+        seen = None if self._before is None else self._before.at(batch.users, batch.steps)
         # A position that the store lacks borrows a row, and counts nothing.
-        teacher = TeacherRows.of(self._store.batch(np.maximum(ids, 0), temperature), pairs, device)
+        stored = self._store.batch(np.maximum(ids, 0), self._temperature_at(batch.progress, ids))
+        teacher = TeacherRows.of(stored, device, wide, self._store.header.n_items, seen)
         held = torch.from_numpy(ids >= 0).to(device)
-        return _MixedLesson(batch, teacher, held, self._methods, alpha, temperature)
+        said = _Batch(batch, teacher, held, seen)
+        if isinstance(alpha, ByConfidence):
+            alpha_at: float | Tensor = torch.where(held, alpha.at(teacher), alpha.unsure)
+        else:
+            alpha_at = alpha
+        return _MixedLesson(said, self._methods, alpha_at, self._heard(said), total=self._total)
+
+    @property
+    def _alone(self) -> bool:
+        """Whether the teacher is never asked."""
+        return isinstance(self._alpha, Curve) and self._alpha.flat and self._alpha.start == 1.0
+
+    def _alpha_at(self, progress: float) -> float | ByConfidence:
+        if progress >= 1.0 - self._listening.finetune:
+            return 1.0
+        return self._alpha.at(progress) if isinstance(self._alpha, Curve) else self._alpha
+
+    def _temperature_at(self, progress: float, ids: Int) -> float:
+        stored = self._store.header.temperatures
+        if isinstance(self._temperature, NearConfidence):
+            return self._temperature.choose(self._confidences(ids[ids >= 0]))
+        return nearest(self._temperature.at(progress), stored)
+
+    def _confidences(self, ids: Int) -> list[tuple[float, float]]:
+        """Return (temperature, mean probability of the teacher's best item) over some of the rows ``ids``."""
+        some = ids[:: max(1, len(ids) // _LOOKED_AT)]
+        found = []
+        for temperature in self._store.header.temperatures:
+            lse = self._store.batch(some, temperature).lse
+            chances = np.exp(-lse[np.isfinite(lse)])
+            found.append((temperature, float(chances.mean()) if len(chances) else 0.0))
+        return found
+
+    def _heard(self, said: _Batch) -> Tensor:
+        """Return each position's share of what the teacher says, float [N], summing to 1 or all 0."""
+        listening = self._listening
+        weights = trust(listening.trust, said.batch, said.teacher, listening.right_within)
+        return shares(weights * said.held.to(weights.dtype))
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """One batch, and what the store says of it."""
+
+    batch: PositionBatch
+    teacher: TeacherRows
+    held: Tensor
+    """bool [N]: the positions that the store holds."""
+    seen: Seen | None
 
 
 class _MixedLesson:
     def __init__(
-        self,
-        batch: PositionBatch,
-        teacher: TeacherRows,
-        held: Tensor,
-        methods: Sequence[WeightedMethod],
-        alpha: float,
-        temperature: float,
+        self, said: _Batch, methods: Sequence[WeightedMethod], alpha: float | Tensor, heard: Tensor, *, total: bool
     ) -> None:
-        self._batch, self._teacher, self._methods = batch, teacher, methods
-        self._alpha, self._temperature = alpha, temperature
-        self._hard_shares = shares(batch.weights)
-        self._soft_shares = shares(held.to(batch.weights.dtype))
-        empty = teacher.items[:, :0]
-        asked = [each.method.items(batch, teacher) for each in methods]
-        self._asked = [empty if items is None else items for items in asked]
-        groups = [batch.targets.unsqueeze(1), teacher.items, teacher.tail_items, *self._asked]
+        self._said, self._alpha, self._heard = said, alpha, heard
+        self._positions = [(each, each.method) for each in methods if isinstance(each.method, Method)]
+        self._states = [(each, each.method) for each in methods if isinstance(each.method, StateMethod)]
+        teacher = said.teacher
+        self._shares = shares(said.batch.weights)
+        self._pull = alpha * self._shares
+        self._owns = [method.prepare(said.batch, teacher) for _, method in self._positions]
+        scales = [method.scale(teacher.temperature) for _, method in self._positions]
+        self._pulls = [
+            self._weight(each, scale) * heard for (each, _), scale in zip(self._positions, scales, strict=True)
+        ]
+        groups = [said.batch.targets.unsqueeze(1), teacher.items, teacher.tail_items]
         self._sizes = [group.shape[1] for group in groups]
         self.wanted = Wanted(
             items=torch.cat(groups, dim=1),
             head=teacher.items,
-            seen=(teacher.seen_rows, teacher.seen_items),
-            temperatures=(temperature,),
+            head_at=1,
+            seen=said.seen,
+            temperatures=tuple(sorted({teacher.temperature, *(() if total else (1.0,))})),
+            total=total,
+            top=max((method.top for _, method in self._positions), default=0),
         )
+        self._told = not self._states
 
     def loss(self, answer: Answer, start: int, stop: int) -> LossParts:
         """Return the mixed loss; each part stands unscaled beside it."""
-        target, head, drawn, *asked = torch.split(answer.scores, self._sizes, dim=1)
-        hard = ((answer.log_total - target[:, 0]) * self._hard_shares[start:stop]).sum()
-        total = self._alpha * hard
-        parts = {"hard_loss": hard.detach()}
-        batch, teacher = self._batch.part(start, stop), self._teacher.part(start, stop)
-        share = self._soft_shares[start:stop]
-        for each, items, scores in zip(self._methods, self._asked, asked, strict=True):
+        if not self._told:
+            raise RuntimeError("a lesson's `beside` must be asked before its `loss`, found that it was not")
+        with torch.autocast(answer.scores.device.type, enabled=False):
+            return self._loss(answer, start, stop)
+
+    def _loss(self, answer: Answer, start: int, stop: int) -> LossParts:
+        target, head, drawn = torch.split(answer.scores, self._sizes, dim=1)
+        among = answer.log_total if self.wanted.total else answer.log_unseen[1.0]
+        hard = among - target[:, 0]
+        total = hard.dot(self._pull[start:stop])
+        parts = {"hard_loss": hard.detach().dot(self._shares[start:stop])}
+        batch, teacher = self._said.batch.part(start, stop), self._said.teacher.part(start, stop)
+        for (_, method), own, pull in zip(self._positions, self._owns, self._pulls, strict=True):
+            top = slice(0, method.top)
             said = Said(
                 batch=batch,
                 teacher=teacher,
-                temperature=self._temperature,
+                own={name: tensor[start:stop] for name, tensor in own.items()},
                 target=target[:, 0],
                 head=head,
                 drawn=drawn,
-                items=items[start:stop],
-                scores=scores,
                 hidden=answer.hidden,
-                log_total=answer.log_total,
-                log_unseen=answer.log_unseen[self._temperature],
-                log_tail=answer.log_tail[self._temperature],
+                log_candidates=among,
+                log_unseen=answer.log_unseen[teacher.temperature],
+                log_tail=answer.log_tail[teacher.temperature],
+                top_items=None if answer.top_items is None else answer.top_items[:, top],
+                top_scores=None if answer.top_scores is None else answer.top_scores[:, top],
             )
-            loss = (each.method.loss(said) * share).sum()
-            total = total + (1.0 - self._alpha) * each.weight * each.method.scale(self._temperature) * loss
-            parts[each.method.name] = loss.detach()
+            each = method.loss(said)
+            total = total + each.dot(pull[start:stop])
+            parts[method.name] = each.detach().dot(self._heard[start:stop])
         return LossParts(total=total, parts=parts)
+
+    def beside(self, states: Tensor) -> LossParts | None:
+        """Return what the batch's states add, with each part unscaled beside it."""
+        self._told = True
+        if not self._states:
+            return None
+        total, parts = states.new_zeros(()), {}
+        with torch.autocast(states.device.type, enabled=False):
+            for each, method in self._states:
+                loss = method.loss(states, self._said.teacher, self._said.held)
+                total = total + (self._weight(each, 1.0) * self._heard).sum() * loss
+                parts[method.name] = loss.detach()
+        return LossParts(total=total, parts=parts)
+
+    def _weight(self, each: WeightedMethod, scale: float) -> float | Tensor:
+        """Return what a method counts at each position."""
+        return (1.0 - self._alpha) * each.weight * scale
+
+
+class _Unheard:
+    """A lesson from people alone, within a training that has heard the teacher: its parts are told as 0."""
+
+    def __init__(self, lesson: Lesson, names: Sequence[str]) -> None:
+        self._lesson, self._names = lesson, names
+        self.wanted = lesson.wanted
+
+    def loss(self, answer: Answer, start: int, stop: int) -> LossParts:
+        """Return the hard loss."""
+        found = self._lesson.loss(answer, start, stop)
+        silent: Mapping[str, Tensor] = {name: torch.zeros_like(found.total).detach() for name in self._names}
+        return LossParts(total=found.total, parts={**found.parts, **silent})
+
+    def beside(self, states: Tensor) -> None:
+        """Add nothing."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Windows", "seen_pairs", "spread", "windows"]
+__all__ = ["Windows", "row_digests", "seen_pairs", "spread", "windows"]
 
 Int = NDArray[np.int64]
 
@@ -33,6 +33,10 @@ class Windows:
     def part(self, start: int, stop: int) -> Windows:
         """Return rows ``start``..``stop`` - 1."""
         return Windows(self.users[start:stop], self.first[start:stop], self.counts[start:stop])
+
+    def some(self, rows: NDArray[np.bool_]) -> Windows:
+        """Return the rows where bool [R] ``rows`` is true."""
+        return Windows(self.users[rows], self.first[rows], self.counts[rows])
 
 
 def windows(train_length: NDArray[np.integer], length: int) -> Windows:
@@ -81,3 +85,33 @@ def seen_pairs(items: NDArray[np.integer], offsets: NDArray[np.integer], users: 
     """
     rows, events = spread(np.asarray(offsets)[users].astype(np.int64), steps + 1)
     return rows, items[events].astype(np.int64)
+
+
+def row_digests(
+    items: NDArray[np.integer], offsets: NDArray[np.integer], train_length: NDArray[np.integer]
+) -> NDArray[np.int64]:
+    """Return one number for each user's training rows, int64 [n_users]: another one where they are others.
+
+    Two different lists have the same number by a chance of 2**-64.
+
+    Args:
+        items: integer [n_events], item index of each event, users one after another.
+        offsets: int64 [n_users + 1], where each user's events start.
+        train_length: integer [n_users], the first so many events of a user are training rows.
+
+    Source: SplitMix64's finaliser (Steele, Lea, Flood, OOPSLA 2014) of each item and its place, summed.
+
+    >>> one, swapped, longer = row_digests(np.array([3, 1, 1, 3, 3, 1, 2]), np.array([0, 2, 4, 7]), np.array([2, 2, 3]))
+    >>> bool(one == swapped), bool(one == longer)
+    (False, False)
+    """
+    starts, lengths = np.asarray(offsets, np.int64)[:-1], np.asarray(train_length, np.int64)
+    rows, events = spread(starts, lengths)
+    places = (events - starts[rows] + 1).astype(np.uint64)
+    mixed = (places << np.uint64(32)) + np.asarray(items)[events].astype(np.uint64)
+    mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    sums = np.concatenate([np.zeros(1, np.uint64), np.cumsum(mixed ^ (mixed >> np.uint64(31)))])
+    ends = np.cumsum(lengths)
+    digests: NDArray[np.int64] = (sums[ends] - sums[ends - lengths]).view(np.int64)
+    return digests

@@ -16,6 +16,8 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from stillhouse.distill.seen import Seen
+
 __all__ = ["Answer", "Lesson", "LossParts", "Objective", "PositionBatch", "Wanted"]
 
 
@@ -60,19 +62,26 @@ class Wanted:
     """int64 [N, M]: items whose scores it wants; 0 pads and is answered with -inf."""
     head: Tensor | None = None
     """int64 [N, K]: items that are no part of the *tail*; 0 pads, no item stands twice in a row."""
-    seen: tuple[Tensor, Tensor] | None = None
-    """(rows ascending, items), int64 [P] each: what a position has seen; no pair stands twice or in the head."""
+    head_at: int | None = None
+    """Column of ``items`` at which the head stands, if it does: it is then not looked up twice."""
+    seen: Seen | tuple[Tensor, Tensor] | None = None
+    """What a position has seen, as runs or as (rows ascending, items), int64 [P] each; no pair stands twice or in the
+    head."""
     temperatures: tuple[float, ...] = ()
     """Temperatures at which the log-sum-exp over unseen items, and over the tail, is wanted."""
     total: bool = True
     """Whether the log-sum-exp over all items, at temperature 1, is wanted."""
     mean: bool = False
     """Whether the mean score over all items is wanted."""
+    top: int = 0
+    """How many of the student's own best unseen items are wanted; more than 0 needs a temperature."""
 
     def part(self, start: int, stop: int) -> Wanted:
         """Return what is wanted of the positions ``start``..``stop`` - 1."""
         seen = self.seen
-        if seen is not None:
+        if isinstance(seen, Seen):
+            seen = seen.part(start, stop)
+        elif seen is not None:
             rows, items = seen
             low, high = torch.searchsorted(rows, rows.new_tensor([start, stop])).tolist()
             seen = (rows[low:high] - start, items[low:high])
@@ -96,6 +105,10 @@ class Answer:
     """The same over the unseen items outside the head; -inf where there are none."""
     mean: Tensor
     """float [n]: mean score over all items (0 where it was not wanted)."""
+    top_items: Tensor | None = None
+    """int64 [n, top]: the student's best unseen items, best first; 0 pads where there are fewer. No gradient."""
+    top_scores: Tensor | None = None
+    """float [n, top]: their scores; -inf pads."""
 
 
 @dataclass(frozen=True)
@@ -119,6 +132,13 @@ class Lesson(Protocol):
         """Return what positions ``start``..``stop`` - 1 add to the batch's loss and to its parts.
 
         The loss of a batch is the sum over parts that cover it, whatever their sizes.
+        """
+
+    def beside(self, states: Tensor) -> LossParts | None:
+        """Return what relations among the batch's states add to its loss; ``None``: nothing.
+
+        Args:
+            states: float [N, width], the student's at all positions of the batch, with a gradient.
         """
 
 

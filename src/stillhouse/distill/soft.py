@@ -26,71 +26,69 @@ the tail against the bias of a truncated teacher follows Anshumann et al.,
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from stillhouse.distill.catalogue import look
-from stillhouse.distill.protocol import Wanted
-from stillhouse.distill.soft_targets import TargetBatch
+from stillhouse.distill.heads import standardised
+from stillhouse.distill.method import Method, Said
+from stillhouse.distill.protocol import PositionBatch, Wanted
+from stillhouse.distill.seen import Seen
+from stillhouse.distill.teacher_rows import TeacherRows
 
-__all__ = ["TeacherRows", "divergence", "soft_loss"]
-
-#: Above it exp(d) - 1 - d is computed in another order, so that exp(d) cannot overflow.
-_FAR = 20.0
-
-
-@dataclass(frozen=True)
-class TeacherRows:
-    """A `TargetBatch` as tensors on the student's device, with what each row has seen."""
-
-    items: Tensor
-    """int64 [N, K]; 0 pads."""
-    scores: Tensor
-    """float [N, K], raw; -inf pads."""
-    tail_lse: Tensor
-    """float [N], at the loss's temperature; -inf where there is no tail."""
-    tail_items: Tensor
-    """int64 [N, S]."""
-    tail_scores: Tensor
-    """float [N, S], raw."""
-    tail_logq: Tensor
-    """float [N, S]."""
-    seen_rows: Tensor
-    """int64 [P]: row of each (row, item) that is no candidate, ascending."""
-    seen_items: Tensor
-    """int64 [P]: its item."""
-
-    @classmethod
-    def of(cls, batch: TargetBatch, seen: tuple[Tensor, Tensor], device: torch.device) -> TeacherRows:
-        """Move ``batch`` and the ``seen`` pairs (row, item) to ``device``."""
-        arrays = (batch.items, batch.scores, batch.tail_lse, batch.tail_items, batch.tail_scores, batch.tail_logq)
-        tensors = (torch.from_numpy(array).to(device) for array in arrays)
-        return cls(*tensors, *(pairs.to(device) for pairs in seen))
-
-    def part(self, start: int, stop: int) -> TeacherRows:
-        """Return rows ``start``..``stop`` - 1, without what they have seen."""
-        cut = slice(start, stop)
-        return TeacherRows(
-            items=self.items[cut],
-            scores=self.scores[cut],
-            tail_lse=self.tail_lse[cut],
-            tail_items=self.tail_items[cut],
-            tail_scores=self.tail_scores[cut],
-            tail_logq=self.tail_logq[cut],
-            seen_rows=self.seen_rows[:0],
-            seen_items=self.seen_items[:0],
-        )
+__all__ = ["Soft", "divergence", "soft_loss", "teacher_terms"]
 
 
-def soft_loss(scores: Tensor, teacher: TeacherRows, temperature: float) -> Tensor:
+class Soft(Method):
+    """Soft labels with temperature: KL(teacher || student) over all unseen items, times temperature².
+
+    The factor keeps the size of the gradient when the temperature changes.
+
+    With ``standardise`` both sides' scores of the teacher's best items are first brought to mean
+    0 and deviation 1, and the divergence is that of the two softmaxes over these items alone,
+    each normalised over the same few: the student is then asked for the teacher's order and
+    proportions, not for its spread of scores, and hears nothing of the tail.
+
+    Sources: G. Hinton, O. Vinyals, J. Dean, "Distilling the Knowledge in a Neural Network", 2015;
+    S. Sun et al., "Logit Standardization in Knowledge Distillation", CVPR 2024.
+    """
+
+    name = "soft_loss"
+
+    def __init__(self, *, standardise: bool = False) -> None:
+        """Compare probabilities, or with ``standardise`` those of standardised scores."""
+        self._standardise = standardise
+
+    def prepare(self, batch: PositionBatch, teacher: TeacherRows) -> Mapping[str, Tensor]:
+        """Return the teacher's side of the divergence."""
+        if not self._standardise:
+            return teacher_terms(teacher)
+        return {"logs": _standard_logs(teacher.scores, teacher)}
+
+    def loss(self, said: Said) -> Tensor:
+        """Return the divergence at each position, float [n], without the factor temperature²."""
+        if not self._standardise:
+            return divergence(said.head, said.drawn, said.log_unseen, said.log_tail, said.teacher, said.own)
+        theirs = said.own["logs"]
+        ours = _standard_logs(said.head, said.teacher)
+        return (theirs.exp() * (theirs - ours)).masked_fill(said.teacher.padding, 0.0).sum(dim=1)
+
+    def scale(self, temperature: float) -> float:
+        """Return temperature²."""
+        return temperature**2
+
+
+def soft_loss(scores: Tensor, teacher: TeacherRows, seen: Seen | tuple[Tensor, Tensor] | None = None) -> Tensor:
     """Return KL(teacher || student) at each position, in nats, without the factor temperature².
 
     Args:
         scores: float [N, n_items + 1], the student's, unbounded; column 0 takes no part.
-        teacher: what the teacher said at the same N positions.
-        temperature: > 0, the one that ``teacher.tail_lse`` was made for.
+        teacher: what the teacher said at the same N positions; its temperature is that of both sides.
+        seen: what is no candidate at the N positions; ``None``: everything is one.
 
     Returns:
         float [N], at least 0 (but for rounding); 0 with a zero gradient where the
@@ -104,60 +102,120 @@ def soft_loss(scores: Tensor, teacher: TeacherRows, temperature: float) -> Tenso
     wanted = Wanted(
         items=torch.cat([teacher.items, teacher.tail_items], dim=1),
         head=teacher.items,
-        seen=(teacher.seen_rows, teacher.seen_items),
-        temperatures=(temperature,),
+        head_at=0,
+        seen=seen,
+        temperatures=(teacher.temperature,),
         total=False,
     )
     answer = look(scores, wanted)
     k = teacher.items.shape[1]
     head, drawn = answer.scores[:, :k], answer.scores[:, k:]
-    return divergence(head, drawn, answer.log_tail[temperature], teacher, temperature)
+    log_unseen, log_tail = answer.log_unseen[teacher.temperature], answer.log_tail[teacher.temperature]
+    return divergence(head, drawn, log_unseen, log_tail, teacher, teacher_terms(teacher))
 
 
-def divergence(head: Tensor, drawn: Tensor, log_tail: Tensor, teacher: TeacherRows, temperature: float) -> Tensor:
+def teacher_terms(teacher: TeacherRows) -> dict[str, Tensor]:
+    """Return what `divergence` needs of the teacher alone, so that it is worked out once a batch.
+
+    Returns:
+        ``known``, float [N]: sum of p log p over the head and the bucket, and P times the mean of
+        a' / g (log a' - 1); ``over``, float [N, S]: -log g of each draw, -inf where it means nothing;
+        ``weights``, float [N, S]: a' / g, 0 there.
+    """
+    t = teacher.temperature
+    none = torch.isneginf(teacher.tail_lse)
+    tail_lse = teacher.tail_lse.masked_fill(none, 0.0)
+    logs = teacher.scores.masked_fill(teacher.padding, 0.0)
+    known = torch.linalg.vecdot(teacher.probs, logs) / t + teacher.tail_prob * tail_lse - teacher.log_all
+    nothing = (teacher.tail_items == 0) | none.unsqueeze(1)
+    inside = teacher.tail_scores.masked_fill(nothing, 0.0) / t - tail_lse.unsqueeze(1)
+    over = (-teacher.tail_logq).masked_fill(nothing, -torch.inf)
+    weights = (inside + over).exp()
+    if nothing.shape[1]:
+        known = known + teacher.tail_prob * (weights * (inside - 1.0)).mean(dim=1)
+    return {"known": known, "over": over, "weights": weights}
+
+
+def divergence(
+    head: Tensor, drawn: Tensor, log_unseen: Tensor, log_tail: Tensor, teacher: TeacherRows, terms: Mapping[str, Tensor]
+) -> Tensor:
     """Return `soft_loss` of what a student says of the items that ``teacher`` names, float [n].
 
     Args:
         head: float [n, K], the student's scores of ``teacher.items``; what stands at padding means nothing.
         drawn: float [n, S], of ``teacher.tail_items``.
-        log_tail: float [n], the student's log-sum-exp over the tail at ``temperature``.
+        log_unseen: float [n], the student's log-sum-exp over the unseen items at the teacher's temperature.
+        log_tail: float [n], over those outside the head.
         teacher: of the same n positions.
-        temperature: > 0.
+        terms: `teacher_terms` of them.
     """
-    none = torch.isneginf(teacher.tail_lse)
-    tail = log_tail.masked_fill(none, 0.0)
-    padding = teacher.items == 0
-    # A row without a single candidate would be 0 / 0: it is compared over equal scores.
-    empty = (padding.all(dim=1) & none).unsqueeze(1)
-    teacher_logs = _buckets((teacher.scores / temperature).masked_fill(empty, 0.0), teacher.tail_lse)
-    padded = head.masked_fill(padding, -torch.inf).masked_fill(empty, 0.0)
-    student_logs = _buckets(padded / temperature, tail.masked_fill(none, -torch.inf))
-    probs = teacher_logs.exp()
-    # What the teacher gives no probability adds nothing, whatever the student says (-inf - -inf at padding).
-    nothing = probs == 0
-    ratio = teacher_logs.masked_fill(nothing, 0.0) - student_logs.masked_fill(nothing, 0.0)
-    loss = (probs * ratio).sum(dim=1)
-    if drawn.shape[1]:
-        inside = _inside_tail(drawn.masked_fill(none.unsqueeze(1), 0.0), tail, none, teacher, temperature)
-        loss = loss + probs[:, -1] * inside.mean(dim=1)
-    return loss
+    known, over, weights = terms["known"], terms["over"], terms["weights"]
+    found: Tensor = _Divergence.apply(  # type: ignore[no-untyped-call]
+        head.masked_fill(teacher.padding, 0.0),
+        drawn,
+        log_unseen,
+        log_tail,
+        teacher.probs,
+        teacher.tail_prob,
+        known,
+        over,
+        weights,
+        teacher.temperature,
+    )
+    return found
 
 
-def _buckets(head: Tensor, tail: Tensor) -> Tensor:
-    """Log-probabilities [N, K + 1] of the head's items and of the tail as one bucket."""
-    return torch.log_softmax(torch.cat([head, tail.unsqueeze(1)], dim=1), dim=1)
+class _Divergence(torch.autograd.Function):
+    """With its gradient written down: a part of a batch is so small that autograd's own steps would cost more."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        head: Tensor,
+        drawn: Tensor,
+        log_unseen: Tensor,
+        log_tail: Tensor,
+        probs: Tensor,
+        tail_prob: Tensor,
+        known: Tensor,
+        over: Tensor,
+        weights: Tensor,
+        temperature: float,
+    ) -> Tensor:
+        tail = log_tail.masked_fill(torch.isneginf(log_tail), 0.0)
+        # Probabilities sum to 1, or to 0 where there is no candidate.
+        cross = torch.linalg.vecdot(probs, head) / temperature + tail_prob * tail
+        loss: Tensor = known - cross + log_unseen * (probs.sum(dim=1) + tail_prob)
+        ctx.temperature = temperature
+        if not drawn.shape[1]:
+            ctx.save_for_backward(probs, tail_prob)
+            return loss
+        # With s = log b': the mean of b' / g - a' / g (1 + s - log a'), of which ``known`` holds what lacks s.
+        inside = torch.sub(drawn if temperature == 1.0 else drawn / temperature, tail.unsqueeze(1))
+        inside.masked_fill_(torch.isneginf(over), 0.0)
+        ours = (inside + over).exp_()
+        loss += tail_prob * (ours.sum(dim=1) - torch.linalg.vecdot(weights, inside)) / drawn.shape[1]
+        ctx.save_for_backward(probs, tail_prob, ours.sub_(weights))
+        return loss
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        probs, tail_prob, *slopes = ctx.saved_tensors
+        at_head = probs * (gradient / -ctx.temperature).unsqueeze(1)
+        at_tail = -gradient * tail_prob
+        at_unseen = gradient * (probs.sum(dim=1) + tail_prob)
+        at_drawn = None
+        if slopes:
+            each = slopes[0] * (gradient * tail_prob / slopes[0].shape[1]).unsqueeze(1)
+            at_tail = at_tail - each.sum(dim=1)
+            at_drawn = each.div_(ctx.temperature)
+        return (at_head, at_drawn, at_unseen, at_tail, None, None, None, None, None, None)
 
 
-def _inside_tail(drawn: Tensor, tail: Tensor, none: Tensor, teacher: TeacherRows, temperature: float) -> Tensor:
-    """The terms of the estimate [N, S], 0 where there is no tail."""
-    lse = teacher.tail_lse.masked_fill(none, 0.0)
-    theirs_raw = teacher.tail_scores.masked_fill(none.unsqueeze(1), 0.0)
-    student_logs = drawn / temperature - tail.unsqueeze(1)
-    teacher_logs = theirs_raw / temperature - lse.unsqueeze(1)
-    ahead = student_logs - teacher_logs
-    theirs = (teacher_logs - teacher.tail_logq).exp()
-    far = ahead > _FAR
-    near = theirs * (torch.expm1(ahead.clamp_max(_FAR)) - ahead)
-    ours = torch.where(far, student_logs - teacher.tail_logq, 0.0).exp()
-    terms = torch.where(far, ours - theirs * (1.0 + ahead), near)
-    return terms.masked_fill(none.unsqueeze(1), 0.0)
+def _standard_logs(scores: Tensor, teacher: TeacherRows) -> Tensor:
+    """Return log-probabilities of the head's standardised scores among themselves, float [n, K]."""
+    real = ~teacher.padding
+    apart = standardised(scores, real) / teacher.temperature
+    empty = ~real.any(dim=1, keepdim=True)
+    return apart.masked_fill(~real & ~empty, -torch.inf).log_softmax(dim=1)

@@ -1,27 +1,38 @@
 """The soft-target store, read: what a teacher said at each training position.
 
-Files are memory-mapped; a batch costs one gather a tensor and shard that it
-touches, and never a loop over rows.
+Files are memory-mapped. A store whose rows fit a budget of memory is decoded once, as
+far as whole numbers go; a batch is then one gather a tensor. A larger one is decoded a
+batch at a time. Both give the same bits, and neither loops over rows.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from stillhouse.distill.store_files import checked_shard, read_index
-from stillhouse.distill.store_format import StoreHeader, read_header
+from stillhouse.data.files import sha256_file
+from stillhouse.distill.coding_positions import OpenRows, decode, open_bytes
+from stillhouse.distill.draws import tail_draws
+from stillhouse.distill.store_files import Index, checked_shard, read_index
+from stillhouse.distill.store_format import HEADER, LayerEntry, StoreHeader, read_header
 from stillhouse.errors import StoreError
 
-__all__ = ["SoftTargets", "TargetBatch"]
+__all__ = ["CACHE_BYTES", "LayeredTargets", "SoftTargets", "TargetBatch"]
+
+#: Memory that a decoded store may take: 512 MiB, about two million positions of 50 items and 32 draws.
+CACHE_BYTES = 1 << 29
+#: Rows decoded at once.
+_AT_ONCE = 2048
 
 Int = NDArray[np.int64]
 Float = NDArray[np.float32]
+Shard = tuple[Path, Mapping[str, NDArray[Any]]]
 
 
 @dataclass(frozen=True)
@@ -43,11 +54,13 @@ class TargetBatch:
     tail_lse: Float
     """float32 [N]: log of the sum of exp(score / temperature) over the unseen items beyond the top K; -inf for none."""
     tail_items: Int
-    """int64 [N, S]: items drawn from that tail with replacement; 0 where there is no tail."""
+    """int64 [N, S]: items drawn from that tail; 0 where there is no tail."""
     tail_scores: Float
-    """float32 [N, S]: their scores, as ``scores``."""
+    """float32 [N, S]: their scores, as ``scores``; -inf where there is no tail."""
     tail_logq: Float
-    """float32 [N, S]: log-probability of drawing each; 0 where there is no tail."""
+    """float32 [N, S]: log-probability of drawing each: the mean over S of f(item) / exp(logq) estimates, without
+    bias, the sum of f over the tail. +inf where a draw counts nothing, because it fell outside the tail (it then
+    repeats another of its row); 0 where there is no tail."""
 
     @property
     def lse(self) -> Float:
@@ -61,16 +74,26 @@ class TargetBatch:
 class SoftTargets:
     """A store that has been checked: it answers which positions it holds and what stands there."""
 
-    def __init__(self, header: StoreHeader, shards: list[Mapping[str, NDArray[Any]]], offsets: Int, first: Int) -> None:
+    def __init__(self, header: StoreHeader, index: Index, shards: list[Shard], cache_bytes: int = CACHE_BYTES) -> None:
+        """Read the checked ``shards``, each a path and its mapped tensors."""
         self.header = header
+        self._index = index
         self._shards = shards
-        self._offsets = offsets
-        self._first = first
         self._starts = np.cumsum([0, *(entry.positions for entry in header.shards)], dtype=np.int64)
+        self._logq = index.strata.logq
+        self._cached: OpenRows | None = None
+        self._fits = open_bytes(header.code) * header.positions <= cache_bytes
 
     @classmethod
     def open(
-        cls, path: Path, *, vocabulary: str, repeat_items: bool, teacher: str | None = None, verify: bool = True
+        cls,
+        path: Path,
+        *,
+        vocabulary: str,
+        repeat_items: bool,
+        teacher: str | None = None,
+        verify: bool = True,
+        cache_bytes: int = CACHE_BYTES,
     ) -> SoftTargets:
         """Open the store in the directory ``path``.
 
@@ -80,22 +103,34 @@ class SoftTargets:
             repeat_items: whether the caller ranks items that a user has already taken.
             teacher: SHA-256 of the teacher's weights, where the caller expects a certain one.
             verify: compare every file with its SHA-256; otherwise sizes and shapes alone.
+            cache_bytes: decode the store once, on first use, if that takes no more memory; 0: never.
 
         Raises:
             StoreError: the store is damaged, cut off, of another version, or of
                 another teacher or vocabulary, or it was cut under another ``repeat_items``.
         """
         header = read_header(path)
+        for entry in header.layers:
+            _same_header(path / entry.folder, entry)
         _expect("vocabulary", header.vocabulary, vocabulary, path)
         _expect("repeat_items", header.repeat_items, repeat_items, path)
         if teacher is not None:
             _expect("teacher", header.teacher, teacher, path)
-        shards = [checked_shard(path / entry.file, header, entry, verify=verify) for entry in header.shards]
-        return cls(header, shards, *read_index(path, header, verify=verify))
+        stores = [(path, header), *((folder, read_header(folder)) for folder in _folders(path, header))]
+        needed = sum(open_bytes(one.code) * one.positions for _, one in stores)
+        budget = cache_bytes if needed <= cache_bytes else 0
+        layers = [_opened(folder, one, budget, verify=verify) for folder, one in stores]
+        return layers[0] if len(layers) == 1 else LayeredTargets(layers)
 
     def __len__(self) -> int:
         """Return the number of positions."""
         return int(self._starts[-1])
+
+    def holds(self, users: Int) -> NDArray[np.bool_]:
+        """Say of each user index whether the store has positions of that user, bool [N]."""
+        known = (users >= 0) & (users < self.header.n_users)
+        held = np.append(self._index.held, False)
+        return held[np.where(known, users, -1)]
 
     def position_ids(self, users: Int, steps: Int) -> Int:
         """Return the row of each position (user, step) in the store, -1 where it holds none.
@@ -108,8 +143,8 @@ class SoftTargets:
         safe = np.where(known, users, 0)
         if not self.header.n_users:
             return np.full(users.shape, -1, dtype=np.int64)
-        start, behind = self._offsets[safe], steps - self._first[safe]
-        inside = known & (behind >= 0) & (behind < self._offsets[safe + 1] - start)
+        start, behind = self._index.offsets[safe], steps - self._index.first[safe]
+        inside = known & (behind >= 0) & (behind < self._index.offsets[safe + 1] - start)
         return np.where(inside, start + behind, -1)
 
     def batch(self, ids: Int, temperature: float) -> TargetBatch:
@@ -126,30 +161,143 @@ class SoftTargets:
         column = self.header.temperature_column(temperature)
         if len(ids) and (ids.min() < 0 or ids.max() >= len(self)):
             raise IndexError(f"rows must be within 0..{len(self) - 1}, got {ids.min()}..{ids.max()}")
-        found = self._gather(ids)
+        rows = self._rows(ids)
         return TargetBatch(
             temperature=temperature,
-            items=found["items"].astype(np.int64),
-            scores=found["scores"].astype(np.float32),
-            peak=found["peak"],
-            tail_lse=found["tail_lse"][:, column],
-            tail_items=found["tail_items"].astype(np.int64),
-            tail_scores=found["tail_scores"].astype(np.float32),
-            tail_logq=found["tail_logq"],
+            items=rows.items.astype(np.int64),
+            scores=rows.scores(),
+            peak=rows.peak.astype(np.float32),
+            tail_lse=rows.tail_lse[:, column].astype(np.float32),
+            tail_items=rows.tail_items.astype(np.int64),
+            tail_scores=rows.tail_scores(self.header.code),
+            tail_logq=rows.tail_logq(self._logq),
         )
 
-    def _gather(self, ids: Int) -> dict[str, NDArray[Any]]:
+    def _rows(self, ids: Int) -> OpenRows:
+        if not self._fits:
+            return self._opened(ids)
+        if self._cached is None:
+            ranges = np.arange(0, len(self) + _AT_ONCE, _AT_ONCE).clip(max=len(self))
+            parts = (self._opened(np.arange(start, stop)) for start, stop in pairwise(ranges.tolist()))
+            self._cached = OpenRows.joined(parts, len(self), self.header.code)
+        return self._cached.take(ids)
+
+    def _opened(self, ids: Int) -> OpenRows:
+        """Decode the rows ``ids``.
+
+        Raises:
+            StoreError: they are no rows of such a store; the text names the shard.
+        """
+        drawn = tail_draws(self.header.seed, *self._index.where(ids), self._index.strata)
         owner = np.searchsorted(self._starts, ids, side="right") - 1
-        found = {
-            name: np.empty((len(ids), *shape[1:]), dtype=dtype)
-            for name, (dtype, shape) in self.header.shapes(len(ids)).items()
-        }
-        for shard in np.unique(owner):
+        touched = np.unique(owner).tolist()
+        try:
+            return decode(self._gather(ids, owner, touched), drawn, self.header.code)
+        except ValueError as error:
+            for shard in touched:
+                self._require(shard, ids[owner == shard], drawn[owner == shard])
+            raise StoreError(f"the rows of soft targets must be whole, found {error}: export them again") from None
+
+    def _require(self, shard: int, ids: Int, drawn: NDArray[Any]) -> None:
+        path, tensors = self._shards[shard]
+        local = ids - self._starts[shard]
+        try:
+            decode({name: tensor[local] for name, tensor in tensors.items()}, drawn, self.header.code)
+        except ValueError as error:
+            raise StoreError(
+                f"{path.name} must hold rows as they were written: {error} ({path}): it is damaged; "
+                "export the soft targets again (shards that are whole are kept)"
+            ) from None
+
+    def _gather(self, ids: Int, owner: Int, touched: list[int]) -> dict[str, NDArray[Any]]:
+        if len(touched) == 1:
+            local = ids - self._starts[touched[0]]
+            return {name: np.take(tensor, local, axis=0) for name, tensor in self._shards[touched[0]][1].items()}
+        found = {name: np.empty(shape, dtype) for name, (dtype, shape) in self.header.shapes(len(ids)).items()}
+        for shard in touched:
             rows = np.flatnonzero(owner == shard)
             local = ids[rows] - self._starts[shard]
-            for name, tensor in self._shards[shard].items():
+            for name, tensor in self._shards[shard][1].items():
                 found[name][rows] = tensor[local]
         return found
+
+
+class LayeredTargets(SoftTargets):
+    """Tonight's store and those of earlier nights beneath it: the latest that knows a user answers for him."""
+
+    def __init__(self, layers: Sequence[SoftTargets]) -> None:
+        """Read ``layers``, the latest first."""
+        self.header = layers[0].header
+        self._layers = tuple(layers)
+        self._bounds = np.cumsum([0, *(len(layer) for layer in layers)], dtype=np.int64)
+
+    def __len__(self) -> int:
+        """Return the number of positions, those included that a later layer answers for."""
+        return int(self._bounds[-1])
+
+    def holds(self, users: Int) -> NDArray[np.bool_]:
+        """Say of each user index whether any layer has positions of that user, bool [N]."""
+        held: NDArray[np.bool_] = np.any([layer.holds(users) for layer in self._layers], axis=0)
+        return held
+
+    def position_ids(self, users: Int, steps: Int) -> Int:
+        """Return the row of each position (user, step), -1 where there is none; rows count through all layers."""
+        found, unknown = np.full(users.shape, -1, dtype=np.int64), np.ones(users.shape, dtype=bool)
+        for layer, start in zip(self._layers, self._bounds, strict=False):
+            ids = layer.position_ids(users, steps)
+            found = np.where(unknown & (ids >= 0), start + ids, found)
+            unknown &= ~layer.holds(users)
+        return found
+
+    def batch(self, ids: Int, temperature: float) -> TargetBatch:
+        """Return what stands at the rows ``ids``; raises as the batch of one store does."""
+        if len(ids) and (ids.min() < 0 or ids.max() >= len(self)):
+            raise IndexError(f"rows must be within 0..{len(self) - 1}, got {ids.min()}..{ids.max()}")
+        owner = np.searchsorted(self._bounds, ids, side="right") - 1
+        touched = np.unique(owner).tolist() or [0]
+        places = [np.flatnonzero(owner == number) for number in touched]
+        parts = [
+            self._layers[number].batch(ids[rows] - self._bounds[number], temperature)
+            for number, rows in zip(touched, places, strict=True)
+        ]
+        return parts[0] if len(parts) == 1 else _merged(parts, places)
+
+
+def _merged(parts: Sequence[TargetBatch], places: Sequence[Int]) -> TargetBatch:
+    """Put the rows of each part at its places."""
+    rows = sum(len(place) for place in places)
+    whole: dict[str, Any] = {}
+    for name, array in vars(parts[0]).items():
+        if isinstance(array, np.ndarray):
+            whole[name] = np.empty((rows, *array.shape[1:]), array.dtype)
+            for part, place in zip(parts, places, strict=True):
+                whole[name][place] = getattr(part, name)
+    return replace(parts[0], **whole)
+
+
+def _folders(path: Path, header: StoreHeader) -> list[Path]:
+    return [path / entry.folder for entry in header.layers]
+
+
+def _opened(path: Path, header: StoreHeader, cache_bytes: int, *, verify: bool) -> SoftTargets:
+    """Return the store in ``path`` without its layers, checked."""
+    files = [path / entry.file for entry in header.shards]
+    shards = [
+        (file, checked_shard(file, header, entry, verify=verify))
+        for file, entry in zip(files, header.shards, strict=True)
+    ]
+    return SoftTargets(header, read_index(path, header, verify=verify), shards, cache_bytes)
+
+
+def _same_header(path: Path, entry: LayerEntry) -> None:
+    """Refuse a layer that is not the one that the store's header names."""
+    file = path / HEADER
+    found = sha256_file(file) if file.is_file() else "no file"
+    if found != entry.sha256:
+        raise StoreError(
+            f"{entry.folder}/{HEADER} must have SHA-256 {entry.sha256[:12]}, found {found[:12]} ({file}): "
+            "it is damaged or cut off; export the soft targets again"
+        )
 
 
 def _expect(what: str, found: object, expected: object, path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,16 @@ from numpy.typing import NDArray
 from safetensors.numpy import save
 
 from stillhouse.data.files import sha256_file, write_bytes
+from stillhouse.distill.draws import Strata
 from stillhouse.distill.store_format import INDEX, ShardEntry, StoreHeader
 from stillhouse.errors import StoreError, one_line
 
-__all__ = ["checked_shard", "map_tensors", "read_index", "write_tensors"]
+__all__ = ["Index", "checked_shard", "is_whole", "map_tensors", "read_index", "write_index", "write_tensors"]
+
+Int = NDArray[np.int64]
 
 _DTYPES = {"U8": np.uint8, "U16": np.uint16, "U32": np.uint32, "I64": np.int64, "F16": np.float16, "F32": np.float32}
-_AGAIN = "the file is damaged or cut off; export the soft targets again"
+_AGAIN = "it is damaged or cut off; export the soft targets again (shards that are whole are kept)"
 
 
 def write_tensors(path: Path, tensors: Mapping[str, NDArray[Any]]) -> None:
@@ -55,6 +59,11 @@ def _view(body: NDArray[np.uint8], entry: Mapping[str, Any]) -> NDArray[Any]:
     return part.view(_DTYPES[entry["dtype"]]).reshape(entry["shape"])
 
 
+def is_whole(path: Path, entry: ShardEntry) -> bool:
+    """Say whether the file ``path`` holds the bytes that ``entry`` promises."""
+    return path.is_file() and path.stat().st_size == entry.bytes and sha256_file(path) == entry.sha256
+
+
 def checked_shard(path: Path, header: StoreHeader, entry: ShardEntry, *, verify: bool) -> Mapping[str, NDArray[Any]]:
     """Return a shard's tensors, mapped, once its size, digest, types and shapes are what the header says.
 
@@ -80,8 +89,41 @@ def checked_shard(path: Path, header: StoreHeader, entry: ShardEntry, *, verify:
     return tensors
 
 
-def read_index(path: Path, header: StoreHeader, *, verify: bool) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return (offsets int64 [n_users + 1], first int64 [n_users]): where each user's positions stand, and start.
+@dataclass(frozen=True)
+class Index:
+    """Where each user's positions stand, and what draws are made of."""
+
+    offsets: Int
+    """int64 [n_users + 1]: the first position of each user, and the end."""
+    first: Int
+    """int64 [n_users]: the step of that position."""
+    digests: Int
+    """int64 [n_users]: `stillhouse.distill.positions.row_digests` of those who have positions here, else 0."""
+    strata: Strata
+    """Of all items; as many as there are draws."""
+
+    @property
+    def held(self) -> NDArray[np.bool_]:
+        """Who has positions here, bool [n_users]."""
+        return np.diff(self.offsets) > 0
+
+    def where(self, rows: Int) -> tuple[Int, Int]:
+        """Return the user and the step of each position ``rows``, int64 [N] each."""
+        users = np.searchsorted(self.offsets, rows, side="right") - 1
+        return users, self.first[users] + rows - self.offsets[users]
+
+
+def write_index(path: Path, counts: Int, first: Int, digests: Int, strata: Strata) -> None:
+    """Write the index of users with ``counts`` positions from step ``first`` and training rows of ``digests``.
+
+    Each is int64 [n_users].
+    """
+    tensors = {"counts": _narrow(counts), "first": _narrow(first), "digests": digests}
+    write_tensors(path, tensors | {"strata_items": strata.items, "strata_ends": strata.ends.astype(np.uint32)})
+
+
+def read_index(path: Path, header: StoreHeader, *, verify: bool) -> Index:
+    """Return the index of the store in the directory ``path``.
 
     Raises:
         StoreError: the index is damaged or does not belong to the shards.
@@ -89,12 +131,25 @@ def read_index(path: Path, header: StoreHeader, *, verify: bool) -> tuple[NDArra
     if verify:
         _same_digest(path / INDEX, header.index_sha256)
     tensors = map_tensors(path / INDEX)
-    offsets, first = tensors.get("offsets", np.empty(0)), tensors.get("first", np.empty(0))
-    whole = offsets.shape == (header.n_users + 1,) and first.shape == (header.n_users,)
+    counts, first, digests, items, ends = (
+        np.array(tensors.get(name, np.empty(0)), dtype=np.int64)
+        for name in ("counts", "first", "digests", "strata_items", "strata_ends")
+    )
     held = sum(entry.positions for entry in header.shards)
-    if not whole or int(offsets[-1]) != header.positions or held != header.positions:
+    users = {len(counts), len(first), len(digests)} == {header.n_users}
+    if not users or (int(counts.sum()), held) != (header.positions, header.positions):
         raise StoreError(f"{INDEX} must name the {header.positions} positions of the shards ({path / INDEX}): {_AGAIN}")
-    return np.array(offsets, dtype=np.int64), np.array(first, dtype=np.int64)
+    strata = Strata(items.astype(header.code.item), ends)
+    whole = np.array_equal(np.sort(items), np.arange(1, header.n_items + 1)) and len(ends) == header.tail_samples
+    if not whole or (len(ends) and (strata.sizes.min() < 1 or ends[-1] != len(items))):
+        raise StoreError(f"{INDEX} must cut all items into {header.tail_samples} strata ({path / INDEX}): {_AGAIN}")
+    return Index(np.concatenate([[0], np.cumsum(counts)]).astype(np.int64), first, digests, strata)
+
+
+def _narrow(numbers: Int) -> NDArray[Any]:
+    """The same numbers, each at least 0, in the smallest unsigned type that safetensors and they allow."""
+    kind = np.min_scalar_type(int(numbers.max(initial=0)))
+    return numbers.astype(kind if kind.itemsize < 8 else np.int64)
 
 
 def _same_digest(path: Path, expected: str) -> None:

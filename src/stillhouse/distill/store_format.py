@@ -1,20 +1,21 @@
-"""What a soft-target store looks like on disk (docs/soft-targets.md, version 1).
+"""What a soft-target store looks like on disk (docs/soft-targets.md, version 2).
 
 ::
 
-    store.json             the header: whose targets these are, and the digest of every file
-    index.safetensors      offsets int64 [n_users + 1], first int64 [n_users]
+    store.json             the header: whose targets these are, how they are coded, the digest of every file
+    index.safetensors      counts, first step and training rows of each user; the strata that draws are made of
     shard-00000.safetensors …   one row a position, users in order, steps in order
+    layers/00 …            whole stores of earlier nights, the latest first: for users who are not in the store itself
 
-A shard's rows hold raw teacher scores: ``items`` and ``scores`` of the top k
-unseen items, ``tail_lse`` of everything unseen beyond them at each temperature,
-and ``tail_items`` drawn beyond them with the log-probability of each draw.
-Scores stand relative to the position's best one, ``peak``: a float16 is then
-exact where the probability is, whatever constant a teacher adds to its scores.
+A shard's rows hold raw teacher scores in few bits (`stillhouse.distill.coding_positions`):
+those of the top k unseen items, the log-sum-exp of everything unseen beyond them at
+each temperature, and the scores of items drawn from there. Which items were drawn is
+written nowhere: `stillhouse.distill.draws` works it out.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ import numpy as np
 import pydantic
 
 from stillhouse.data.files import read_json
+from stillhouse.distill.coding_positions import RowCode, row_shapes
 from stillhouse.errors import StoreError, one_line
 
 __all__ = [
@@ -30,15 +32,16 @@ __all__ = [
     "HEADER",
     "INDEX",
     "VERSION",
+    "LayerEntry",
     "ShardEntry",
     "StoreHeader",
-    "item_dtype",
+    "layer_name",
     "read_header",
     "shard_name",
 ]
 
 FORMAT = "stillhouse soft targets"
-VERSION = 1
+VERSION = 2
 HEADER = "store.json"
 INDEX = "index.safetensors"
 
@@ -54,6 +57,22 @@ class ShardEntry(_Entry):
     positions: int = pydantic.Field(ge=0)
     bytes: int = pydantic.Field(ge=0)
     sha256: str = pydantic.Field(pattern=r"^[0-9a-f]{64}$")
+    top_k_probability: tuple[float, ...] = pydantic.Field(strict=False)
+    """Mean probability of the top k at each temperature, before coding."""
+
+
+class LayerEntry(_Entry):
+    """The store of an earlier night that still answers for some users, in the header of tonight's."""
+
+    folder: str = pydantic.Field(pattern=r"^layers/\d{2,}$")
+    sha256: str = pydantic.Field(pattern=r"^[0-9a-f]{64}$")
+    """Of its ``store.json``, which names all the rest."""
+    teacher: str
+    """SHA-256 of the weights of the teacher that it is of."""
+    age: int = pydantic.Field(ge=1)
+    """Nights since it was scored."""
+    users: int = pydantic.Field(ge=1)
+    """Users whom it answers for."""
 
 
 class StoreHeader(_Entry):
@@ -65,31 +84,52 @@ class StoreHeader(_Entry):
     """SHA-256 of the teacher's ``model.safetensors``."""
     vocabulary: str
     """Digest of the vocabulary whose indices the items are."""
+    inputs: str = pydantic.Field(pattern=r"^[0-9a-f]{64}$")
+    """Digest of the events and settings that the positions were cut from."""
     n_items: int = pydantic.Field(ge=1)
     n_users: int = pydantic.Field(ge=0)
     length: int = pydantic.Field(ge=1)
     """Most positions a user, the last ones of the training rows."""
     k: int = pydantic.Field(ge=1)
+    score_bits: int = pydantic.Field(ge=1, le=8)
     tail_samples: int = pydantic.Field(ge=0)
+    tail_bits: int = pydantic.Field(ge=2, le=7)
     temperatures: tuple[float, ...] = pydantic.Field(min_length=1, strict=False)
+    seed: int = pydantic.Field(ge=0)
+    """Of the draws."""
     repeat_items: bool
     """Whether items that a user has already taken are among the targets."""
     positions: int = pydantic.Field(ge=0)
     index_sha256: str = pydantic.Field(pattern=r"^[0-9a-f]{64}$")
     shards: tuple[ShardEntry, ...] = pydantic.Field(strict=False)
+    layers: tuple[LayerEntry, ...] = pydantic.Field((), strict=False)
+    """What earlier teachers said, the latest first; no positions of theirs are counted above."""
+
+    @property
+    def teachers(self) -> tuple[str, ...]:
+        """The teachers whose scores are read here: tonight's, and those of the layers."""
+        return tuple(dict.fromkeys([self.teacher, *(layer.teacher for layer in self.layers)]))
+
+    @property
+    def code(self) -> RowCode:
+        """How the rows are coded."""
+        return RowCode(
+            n_items=self.n_items,
+            k=self.k,
+            score_bits=self.score_bits,
+            samples=self.tail_samples,
+            tail_bits=self.tail_bits,
+            temperatures=len(self.temperatures),
+        )
+
+    def json_bytes(self) -> bytes:
+        """Return ``store.json`` as it stands on disk; equal headers give equal bytes."""
+        text = json.dumps(self.model_dump(mode="json"), sort_keys=True, indent=1, allow_nan=False)
+        return f"{text}\n".encode()
 
     def shapes(self, positions: int) -> Mapping[str, tuple[np.dtype[Any], tuple[int, ...]]]:
         """Return name → (dtype, shape) of the tensors in a shard of ``positions`` rows."""
-        item, half, single = item_dtype(self.n_items), np.dtype(np.float16), np.dtype(np.float32)
-        return {
-            "items": (item, (positions, self.k)),
-            "scores": (half, (positions, self.k)),
-            "peak": (single, (positions,)),
-            "tail_lse": (single, (positions, len(self.temperatures))),
-            "tail_items": (item, (positions, self.tail_samples)),
-            "tail_scores": (half, (positions, self.tail_samples)),
-            "tail_logq": (single, (positions, self.tail_samples)),
-        }
+        return row_shapes(self.code, positions)
 
     def temperature_column(self, temperature: float) -> int:
         """Return the column of ``tail_lse`` for ``temperature``.
@@ -107,18 +147,14 @@ class StoreHeader(_Entry):
         return self.temperatures.index(temperature)
 
 
-def item_dtype(n_items: int) -> np.dtype[Any]:
-    """Return the smallest unsigned integer type that holds every index 0..n_items.
-
-    >>> [item_dtype(n).name for n in (255, 256, 65_535, 65_536)]
-    ['uint8', 'uint16', 'uint16', 'uint32']
-    """
-    return np.min_scalar_type(n_items)
-
-
 def shard_name(number: int) -> str:
     """Return the file name of shard ``number``, counted from 0."""
     return f"shard-{number:05d}.safetensors"
+
+
+def layer_name(number: int) -> str:
+    """Return the folder of layer ``number`` within a store, counted from 0."""
+    return f"layers/{number:02d}"
 
 
 def read_header(path: Path) -> StoreHeader:

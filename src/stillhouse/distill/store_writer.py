@@ -12,10 +12,23 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stillhouse.data.files import read_json, sha256_file, write_json
+from stillhouse.data.files import read_json, sha256_file, write_bytes, write_json
+from stillhouse.distill.draws import Strata
+from stillhouse.distill.layers import Layer
 from stillhouse.distill.positions import Windows
-from stillhouse.distill.store_files import write_tensors
-from stillhouse.distill.store_format import FORMAT, HEADER, INDEX, VERSION, ShardEntry, StoreHeader, shard_name
+from stillhouse.distill.store_files import is_whole, write_index, write_tensors
+from stillhouse.distill.store_format import (
+    FORMAT,
+    HEADER,
+    INDEX,
+    VERSION,
+    LayerEntry,
+    ShardEntry,
+    StoreHeader,
+    read_header,
+    shard_name,
+)
+from stillhouse.errors import StoreError
 
 __all__ = ["StoreWriter", "new_header"]
 
@@ -26,42 +39,57 @@ def new_header(
     *,
     teacher: str,
     vocabulary: str,
+    inputs: str,
     n_items: int,
     n_users: int,
     length: int,
     k: int,
+    score_bits: int,
     tail_samples: int,
+    tail_bits: int,
     temperatures: Sequence[float],
+    seed: int,
     repeat_items: bool,
+    layers: Sequence[LayerEntry] = (),
 ) -> StoreHeader:
     """Return the header of a store that holds no positions yet.
 
     Args:
         teacher: SHA-256 of the teacher's weights.
         vocabulary: digest of the vocabulary.
+        inputs: digest of the events and settings that the positions are cut from.
         n_items: items in it, at least 1.
         n_users: users in it.
         length: most positions a user.
         k: items kept a position; no more than there are are kept.
-        tail_samples: draws beyond them.
+        score_bits: bits of a kept score, 1..8.
+        tail_samples: draws beyond them; no more than there are items are made.
+        tail_bits: bits of a draw's score, 2..7.
         temperatures: each > 0.
+        seed: of the draws.
         repeat_items: whether items already taken are candidates.
+        layers: the stores of earlier nights that are kept beneath it.
     """
     return StoreHeader(
         format=FORMAT,
         version=VERSION,
         teacher=teacher,
         vocabulary=vocabulary,
+        inputs=inputs,
         n_items=n_items,
         n_users=n_users,
         length=length,
         k=min(k, n_items),
-        tail_samples=tail_samples,
+        score_bits=score_bits,
+        tail_samples=min(tail_samples, n_items),
+        tail_bits=tail_bits,
         temperatures=tuple(temperatures),
+        seed=seed,
         repeat_items=repeat_items,
         positions=0,
         index_sha256=_UNWRITTEN,
         shards=(),
+        layers=tuple(layers),
     )
 
 
@@ -72,47 +100,71 @@ class StoreWriter:
     whatever a kill leaves half done is written again, to the same bytes.
     """
 
-    def __init__(self, folder: Path, header: StoreHeader) -> None:
+    def __init__(self, folder: Path, header: StoreHeader, strata: Strata) -> None:
         """Write below ``folder``, which belongs to exactly these inputs, the store that ``header`` describes."""
         self._folder = folder
         self._header = header
+        self._strata = strata
 
     def finished(self, number: int) -> bool:
         """Say whether shard ``number`` stands whole in the folder, and so need not be made."""
-        path, record = self._folder / shard_name(number), self._record(number)
         try:
-            return path.is_file() and sha256_file(path) == ShardEntry.model_validate(read_json(record)["shard"]).sha256
+            return is_whole(self._folder / shard_name(number), self._entry(number))
         except (FileNotFoundError, ValueError, KeyError, TypeError):
             return False
 
-    def write(self, number: int, tensors: Mapping[str, NDArray[Any]], summary: Mapping[str, float]) -> None:
+    def adopt(self, store: Path) -> None:
+        """Take over what is whole of a store that stands at ``store``, if it is the one to be written.
+
+        So a store of which a shard is damaged is made whole by making that shard alone.
+        """
+        try:
+            found = read_header(store)
+        except StoreError:
+            return
+        if _unfilled(found) != self._header:
+            return
+        for number, entry in enumerate(found.shards):
+            source, target = store / entry.file, self._folder / shard_name(number)
+            if entry.file == target.name and not self.finished(number) and is_whole(source, entry):
+                target.unlink(missing_ok=True)
+                _link(source, target)
+                write_json(self._record(number), entry.model_dump(mode="json"))
+
+    def write(self, number: int, tensors: Mapping[str, NDArray[Any]], top_k_probability: Sequence[float]) -> None:
         """Write shard ``number`` and its record.
 
         Args:
             number: counted from 0.
-            tensors: those of `StoreHeader.shapes`, of any type that fits.
-            summary: what the caller wants back from `summaries`.
+            tensors: those of `StoreHeader.shapes`.
+            top_k_probability: the mean over its positions at each temperature.
         """
         path = self._folder / shard_name(number)
         positions = len(tensors["peak"])
-        shapes = self._header.shapes(positions)
-        write_tensors(
-            path, {name: tensors[name].astype(dtype).reshape(shape) for name, (dtype, shape) in shapes.items()}
+        found = {name: (tensor.dtype, tensor.shape) for name, tensor in tensors.items()}
+        if found != dict(self._header.shapes(positions)):
+            raise ValueError(f"a shard must hold the tensors that its header promises, got {found}")
+        write_tensors(path, tensors)
+        entry = ShardEntry(
+            file=path.name,
+            positions=positions,
+            bytes=path.stat().st_size,
+            sha256=sha256_file(path),
+            top_k_probability=tuple(top_k_probability),
         )
-        entry = ShardEntry(file=path.name, positions=positions, bytes=path.stat().st_size, sha256=sha256_file(path))
-        write_json(self._record(number), {"shard": entry.model_dump(), "summary": dict(summary)})
+        write_json(self._record(number), entry.model_dump(mode="json"))
 
-    def summaries(self, shards: int) -> list[Mapping[str, float]]:
-        """Return what was said of each of the first ``shards`` shards."""
-        return [read_json(self._record(number))["summary"] for number in range(shards)]
-
-    def publish(self, target: Path, shards: int, plan: Windows) -> StoreHeader:
+    def publish(
+        self, target: Path, shards: int, plan: Windows, digests: NDArray[np.int64], layers: Sequence[Layer] = ()
+    ) -> StoreHeader:
         """Make ``target`` the store of the first ``shards`` shards, whole or not at all.
 
         Args:
             target: where the store is to stand; what stands there goes.
             shards: all of them finished.
             plan: the positions that they hold, in order.
+            digests: int64 [n_users], of every user's training rows.
+            layers: those of the header, wherever they stand.
 
         Returns:
             The store's header.
@@ -122,23 +174,37 @@ class StoreWriter:
         built.mkdir()
         entries = []
         for number in range(shards):
-            entries.append(ShardEntry.model_validate(read_json(self._record(number))["shard"]))
+            entries.append(self._entry(number))
             _link(self._folder / entries[-1].file, built / entries[-1].file)
-        write_tensors(built / INDEX, _index(plan, self._header.n_users))
+        for layer in layers:
+            _link_layer(layer, built / layer.entry.folder)
+        counts, first, held = np.zeros((3, self._header.n_users), dtype=np.int64)
+        counts[plan.users], first[plan.users], held[plan.users] = plan.counts, plan.first, digests[plan.users]
+        write_index(built / INDEX, counts, first, held, self._strata)
         filled = {"shards": tuple(entries), "positions": int(plan.counts.sum())}
         header = self._header.model_copy(update=filled | {"index_sha256": sha256_file(built / INDEX)})
-        write_json(built / HEADER, header.model_dump(mode="json"))
+        write_bytes(built / HEADER, header.json_bytes())
         _move(built, target)
         return header
+
+    def _entry(self, number: int) -> ShardEntry:
+        return ShardEntry.model_validate(read_json(self._record(number)))
 
     def _record(self, number: int) -> Path:
         return self._folder / f"{shard_name(number)}.json"
 
 
-def _index(plan: Windows, n_users: int) -> dict[str, NDArray[np.int64]]:
-    counts, first = np.zeros(n_users, dtype=np.int64), np.zeros(n_users, dtype=np.int64)
-    counts[plan.users], first[plan.users] = plan.counts, plan.first
-    return {"offsets": np.concatenate([[0], np.cumsum(counts)]).astype(np.int64), "first": first}
+def _unfilled(header: StoreHeader) -> StoreHeader:
+    """``header`` as it was before anything was written."""
+    return header.model_copy(update={"positions": 0, "index_sha256": _UNWRITTEN, "shards": ()})
+
+
+def _link_layer(layer: Layer, target: Path) -> None:
+    """Make ``target`` the store of ``layer``, and of it alone."""
+    target.mkdir(parents=True)
+    for name in (INDEX, *(entry.file for entry in layer.header.shards)):
+        _link(layer.path / name, target / name)
+    write_bytes(target / HEADER, layer.header.json_bytes())
 
 
 def _link(source: Path, target: Path) -> None:

@@ -1,14 +1,16 @@
 """A trained model on disk: its weights as safetensors, and a header that says what they belong to.
 
-Equal models give equal bytes; nothing in a checkpoint is ever executed.
+Equal models give equal bytes; nothing in a checkpoint is ever executed. A model that is
+made of models holds a checkpoint of each in ``members/NAME``, and beside them its own.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +18,19 @@ import safetensors
 import safetensors.torch
 from torch import Tensor
 
-from stillhouse.data.files import read_json, write_json
+from stillhouse.data.files import read_json, sha256_file, write_json
 from stillhouse.errors import ParamsError, TrainingError
-from stillhouse.models.build import build
-from stillhouse.models.protocol import SequenceModel
+from stillhouse.models.build import assemble, build
+from stillhouse.models.composite import Composite
+from stillhouse.models.protocol import Recommender
 from stillhouse.params.base import Frozen
 from stillhouse.params.base import build as validated
-from stillhouse.params.model import ModelSpec
+from stillhouse.params.model import CrossFittedSpec, EnsembleSpec, TeacherSpec
 
-__all__ = ["Header", "load", "read_header", "read_weights", "save"]
+__all__ = ["MEMBERS", "Header", "digest", "load", "read_header", "read_weights", "save", "size"]
+
+#: Folder of the members of a model that is made of models.
+MEMBERS = "members"
 
 _WEIGHTS = "model.safetensors"
 _HEADER = "model.json"
@@ -33,14 +39,14 @@ _FORMAT = 1
 
 
 class _Spec(Frozen):
-    model: ModelSpec
+    model: TeacherSpec
 
 
 @dataclass(frozen=True)
 class Header:
     """What a checkpoint belongs to."""
 
-    spec: ModelSpec
+    spec: TeacherSpec
     """Architecture and size."""
     n_items: int
     """Items that it scores: the indices 1..n_items of its vocabulary."""
@@ -53,25 +59,32 @@ class Header:
     """Whether an earlier night's weights were the start."""
 
 
-def save(directory: Path, model: SequenceModel, header: Header) -> None:
+def save(directory: Path, model: Recommender, header: Header) -> None:
     """Write ``model`` and ``header`` into ``directory``, which appears whole or not at all.
 
     Args:
         directory: must not exist; its parent must.
         model: on any device and in any precision; weights are written as float32.
-        header: what the weights belong to.
+        header: what the weights belong to; members are written under the same, each with its own spec.
     """
     for leftover in directory.parent.glob(f".{directory.name}.*.partial"):
         shutil.rmtree(leftover)
     partial = directory.with_name(f".{directory.name}.{os.getpid()}.partial")
-    partial.mkdir()
-    weights = {name: tensor.detach().cpu().float().contiguous() for name, tensor in model.state_dict().items()}
-    (partial / _WEIGHTS).write_bytes(safetensors.torch.save(weights))
-    write_json(partial / _HEADER, _plain(header))
+    _write(partial, model, header)
     partial.rename(directory)
 
 
-def load(directory: Path, *, vocabulary: str | None = None) -> tuple[SequenceModel, Header]:
+def _write(folder: Path, model: Recommender, header: Header) -> None:
+    folder.mkdir(parents=True)
+    weights = {name: _stored(tensor) for name, tensor in _own_state(model).items()}
+    (folder / _WEIGHTS).write_bytes(safetensors.torch.save(weights))
+    write_json(folder / _HEADER, _plain(header))
+    if isinstance(model, Composite):
+        for name, member in _members(header).items():
+            _write(folder / MEMBERS / name, model.members[name], member)
+
+
+def load(directory: Path, *, vocabulary: str | None = None) -> tuple[Recommender, Header]:
     """Return the model in ``directory``, in evaluation mode on the CPU, and its header.
 
     Args:
@@ -89,16 +102,69 @@ def load(directory: Path, *, vocabulary: str | None = None) -> tuple[SequenceMod
             f"a checkpoint must belong to the vocabulary it is read with, found {header.vocabulary[:12]} for "
             f"{vocabulary[:12]} ({directory / _HEADER}): train it again"
         )
-    model = build(header.spec, header.n_items)
+    model = _empty(directory, header)
     weights = read_weights(directory)
-    expected = {name: (tensor.shape, tensor.dtype) for name, tensor in model.state_dict().items()}
+    expected = {name: (tensor.shape, tensor.dtype) for name, tensor in _own_state(model).items()}
     if {name: (tensor.shape, tensor.dtype) for name, tensor in weights.items()} != expected:
         raise TrainingError(
             f"the weights of a checkpoint must be those of the model in its header, found other names, shapes or "
             f"types ({directory / _WEIGHTS}): train it again"
         )
-    model.load_state_dict(weights)
+    model.load_state_dict(weights, strict=not isinstance(model, Composite))
     return model.eval(), header
+
+
+def _empty(directory: Path, header: Header) -> Recommender:
+    """Return the model of ``header`` without its own weights; its members come with theirs.
+
+    Raises:
+        TrainingError: a member's checkpoint is missing, damaged or of something else.
+    """
+    if not isinstance(header.spec, EnsembleSpec | CrossFittedSpec):
+        return build(header.spec, header.n_items)
+    members = {}
+    for name, expected in _members(header).items():
+        members[name], found = load(directory / MEMBERS / name)
+        if found != expected:
+            raise TrainingError(
+                f"a member must be what its ensemble's header says, found something else in "
+                f"{directory / MEMBERS / name / _HEADER}: train it again"
+            )
+    return assemble(header.spec, header.n_items, members)
+
+
+def digest(directory: Path) -> str:
+    """Return what a checkpoint's weights are known by: the SHA-256 of its file, of several files that of their list."""
+    files = _weight_files(directory)
+    if len(files) == 1:
+        return sha256_file(files[0])
+    lines = [f"{sha256_file(file)}  {file.relative_to(directory).as_posix()}\n" for file in files]
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def size(directory: Path) -> int:
+    """Return the bytes of a checkpoint's weights, its members' included."""
+    return sum(file.stat().st_size for file in _weight_files(directory))
+
+
+def _weight_files(directory: Path) -> list[Path]:
+    return sorted(directory.rglob(_WEIGHTS))
+
+
+def _own_state(model: Recommender) -> dict[str, Tensor]:
+    return model.own_state() if isinstance(model, Composite) else model.state_dict()
+
+
+def _stored(tensor: Tensor) -> Tensor:
+    tensor = tensor.detach().cpu().contiguous()
+    return tensor.float() if tensor.is_floating_point() else tensor
+
+
+def _members(header: Header) -> dict[str, Header]:
+    """Return the headers of the members of what ``header`` describes; none where it has no members."""
+    if not isinstance(header.spec, EnsembleSpec | CrossFittedSpec):
+        return {}
+    return {name: replace(header, spec=spec) for name, spec in header.spec.parts.items()}
 
 
 def read_header(directory: Path) -> Header:

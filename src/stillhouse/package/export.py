@@ -16,6 +16,8 @@ import onnx
 import torch
 from torch import nn
 
+from stillhouse.package.compact import compact
+
 __all__ = ["INPUT", "IR_VERSION", "OPSET", "OUTPUT", "export_graph", "serialise"]
 
 #: What the graph takes: int64 [batch, length], right-padded with 0.
@@ -59,6 +61,7 @@ def export_graph(model: nn.Module, length: int) -> onnx.ModelProto:
         raise RuntimeError("torch.onnx.export gave no program")
     graph: onnx.ModelProto = program.model_proto
     _strip(graph)
+    compact(graph)
     return graph
 
 

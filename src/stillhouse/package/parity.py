@@ -12,12 +12,14 @@ from stillhouse.data.sequences import Sequences
 from stillhouse.errors import PackageError
 from stillhouse.package.export import INPUT, OUTPUT
 
-__all__ = ["check_parity", "real_histories"]
+__all__ = ["change", "check_parity", "real_histories"]
 
 Ints = NDArray[np.int64]
 
 #: Histories that are also scored one by one, as serving will.
 _ALONE = 4
+#: Length of the lists that are compared.
+_LIST = 10
 
 
 def real_histories(sequences: Sequences, count: int, width: int) -> Ints:
@@ -45,7 +47,8 @@ def check_parity(graph: bytes, model: nn.Module, histories: Ints, limit: float) 
 
     Args:
         graph: the ONNX file's bytes.
-        model: the checkpoint's module, in evaluation mode on the CPU.
+        model: what the graph stands for, in evaluation mode on the CPU: the checkpoint's module, with its
+            matrices rounded where the graph's are.
         histories: int64 [n, length], n ≥ 1.
         limit: largest difference that is let through.
 
@@ -71,6 +74,27 @@ def check_parity(graph: bytes, model: nn.Module, histories: Ints, limit: float) 
     return found
 
 
+def change(graph: bytes, model: nn.Module, histories: Ints) -> dict[str, float]:
+    """Return how far the graph is from the checkpoint as it was trained: what rounding did.
+
+    Args:
+        graph: the ONNX file's bytes.
+        model: the checkpoint's module as it computes, in evaluation mode on the CPU.
+        histories: int64 [n, length], n ≥ 1.
+
+    Returns:
+        ``score_change``: the largest absolute difference of any score;
+        ``top_10_kept``: the mean share of a list's first ten that stay among the first ten,
+        with nothing filtered.
+    """
+    with torch.inference_mode():
+        expected = model(torch.from_numpy(histories)).numpy()[:, 1:]
+    found = _session(graph).run([OUTPUT], {INPUT: histories})[0][:, 1:]
+    before, after = (np.argsort(-scores, axis=1, kind="stable")[:, :_LIST] for scores in (expected, found))
+    kept = [len(np.intersect1d(one, other)) / len(one) for one, other in zip(before, after, strict=True)]
+    return {"score_change": _distance(expected, found), "top_10_kept": float(np.mean(kept))}
+
+
 def _distance(expected: NDArray[np.floating], found: NDArray[np.floating]) -> float:
     return float(np.abs(expected.astype(np.float64) - found.astype(np.float64)).max())
 
@@ -79,4 +103,6 @@ def _session(graph: bytes) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = 3
+    # As serving does: eight-bit weights are decoded when the graph is loaded.
+    options.add_session_config_entry("session.disable_quant_qdq", "1")
     return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])

@@ -26,6 +26,8 @@ __all__ = ["NOT_SHOWN", "Frozen", "StageParams", "build", "holds_secret", "read_
 
 M = TypeVar("M", bound=pydantic.BaseModel)
 
+#: The setting by which the members of every union are told apart.
+_TAG = "kind"
 #: Type of a validator's error about a value that no message may show; its context may hold ``advice``.
 NOT_SHOWN = "not_shown"
 
@@ -216,9 +218,9 @@ def _inside(annotation: Any, part: int | str) -> Any:
 
 
 def _tags(annotation: Any) -> set[str]:
-    """Return the words that tell a model, or the members of a union, from others: the values of its literals."""
+    """Return the words that tell a model, or the members of a union, from others: the values of its ``kind``."""
     members = [member for member in (annotation, *get_args(annotation)) if _is_model(member)]
-    kinds = [field.annotation for member in members for field in member.model_fields.values()]
+    kinds = [member.model_fields[_TAG].annotation for member in members if _TAG in member.model_fields]
     return {str(value) for kind in kinds if get_origin(kind) is Literal for value in get_args(kind)}
 
 

@@ -22,6 +22,7 @@ from stillhouse.params.prepare import PrepareParams
 from stillhouse.params.source import SourceSpec
 from stillhouse.params.train_student import StudentSpec, TrainStudentParams
 from stillhouse.params.train_teacher import TrainTeacherParams
+from stillhouse.params.tune import TuneParams
 from stillhouse.params.validate import ValidateParams
 
 __all__ = ["STAGE_PARAMS", "Document", "load_document"]
@@ -64,6 +65,7 @@ class Document(Frozen):
     package: dict[str, Any]
     evaluate: dict[str, Any]
     gate: GateParams
+    tune: TuneParams = TuneParams()
 
 
 def load_document(path: Path) -> tuple[Document, dict[str, Any]]:

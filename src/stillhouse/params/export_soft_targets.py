@@ -20,14 +20,21 @@ class ExportSoftTargetsParams(StageParams):
 
     k: int = pydantic.Field(ge=1)
     """Highest-scored unseen items kept a position."""
+    score_bits: int = pydantic.Field(4, ge=1, le=8)
+    """Bits of a kept score: 2**bits levels between a position's best and its k-th."""
     tail_samples: int = pydantic.Field(ge=0)
-    """Items sampled beyond the top k, with their probabilities."""
+    """Items drawn at each position to stand for those beyond the top k, one of each stratum of the catalogue."""
+    tail_bits: int = pydantic.Field(5, ge=2, le=7)
+    """Bits of a drawn item's score."""
     temperatures: tuple[Annotated[float, pydantic.Field(gt=0.0)], ...] = pydantic.Field(min_length=1)
-    """Temperatures at which the log-sum-exp over all unseen items is kept."""
+    """Temperatures at which the log-sum-exp beyond the top k is kept; a half of another costs least."""
     shard_positions: int = pydantic.Field(ge=1)
     """Positions a shard."""
     batch_size: int = pydantic.Field(ge=1)
     """Sequences scored at once."""
+    keep_nights: int = pydantic.Field(0, ge=0, le=98)
+    """Most nights that a user with the same training rows keeps what an earlier teacher said, while teachers start
+    warm; 0: every night scores everybody."""
     seed: int = pydantic.Field(ge=0)
     repeat_items: bool
     compute: ComputeSpec

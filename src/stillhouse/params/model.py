@@ -20,6 +20,7 @@ __all__ = [
     "MemberSpec",
     "ModelSpec",
     "PopularitySpec",
+    "ProductSpec",
     "SequenceSpec",
     "TeacherSpec",
     "TrainingSpec",
@@ -62,13 +63,37 @@ class _Attentive(_Sized):
         return self
 
 
-class TransformerSpec(_Attentive):
+class ProductSpec(Frozen):
+    """An item table of shared parts (`stillhouse.models.product_items`)."""
+
+    splits: int = pydantic.Field(ge=1, le=256)
+    """Parts of a row, which is a code of one byte each; they divide ``width``."""
+    codes: int = pydantic.Field(256, ge=2, le=256)
+    """Vectors that the items share for each part."""
+
+
+class _Servable(_Sized):
+    """What every architecture has that may be a student: how few bytes it can be served in."""
+
+    weights: Literal["float32", "int8"] = "float32"
+    """What its matrices are served in; with ``int8`` it learns with them rounded (`stillhouse.models.quantised`)."""
+    items: ProductSpec | None = None
+    """How items share the parts of their vectors; ``null``: each has a vector of its own."""
+
+    @pydantic.model_validator(mode="after")
+    def _splits(self) -> Self:
+        if self.items is not None and self.width % self.items.splits:
+            raise ValueError(f"items.splits must divide width, got {self.items.splits} splits of width {self.width}")
+        return self
+
+
+class TransformerSpec(_Attentive, _Servable):
     """A causal transformer (`stillhouse.models.transformer`)."""
 
     kind: Literal["transformer"]
 
 
-class GruSpec(_Sized):
+class GruSpec(_Servable):
     """A gated recurrent network (`stillhouse.models.gru`)."""
 
     kind: Literal["gru"]
@@ -80,7 +105,7 @@ class BidirectionalSpec(_Attentive):
     kind: Literal["bidirectional"]
     mask_share: float = pydantic.Field(0.3, gt=0.0, lt=1.0)
     """Share of a row's events that are hidden and to be named."""
-    last_share: float = pydantic.Field(0.5, ge=0.0, le=1.0)
+    last_share: float = pydantic.Field(0.3, ge=0.0, le=1.0)
     """Share of rows that are cut at a random event, which alone is hidden: the task that the model will be set."""
 
 
@@ -147,6 +172,11 @@ class CrossFittedSpec(Frozen):
         """Longest history that the models look at, in events."""
         return self.model.length
 
+    @property
+    def parts(self) -> dict[str, TransformerSpec | GruSpec | BidirectionalSpec]:
+        """The models that it consists of, by name and in the order of the folds."""
+        return {f"without-{fold:02d}": self.model for fold in range(self.folds)}
+
 
 class TrainingSpec(Frozen):
     """How long and how fast a model is trained."""
@@ -161,6 +191,8 @@ class TrainingSpec(Frozen):
     warmup_steps: int = pydantic.Field(50, ge=0)
     schedule: Literal["constant", "cosine", "linear"] = "constant"
     """What the learning rate does after its rise: stays, or falls to 0 at the last planned step."""
+    candidates: Literal["unseen", "all"] = "unseen"
+    """What the hard loss's softmax runs over; where items repeat, all are candidates whatever stands here."""
     negatives: int | None = pydantic.Field(None, ge=1)
     """Items drawn a step that stand for the whole catalogue in the loss (sampled softmax); ``null``: all items."""
     windows: Literal["last", "random", "all"] = "last"
@@ -212,6 +244,11 @@ class EnsembleSpec(Frozen):
     def length(self) -> int:
         """Longest history that every member looks at, in events."""
         return next(iter(self.members.values())).model.length
+
+    @property
+    def parts(self) -> dict[str, SequenceSpec | FittedSpec | CrossFittedSpec]:
+        """The models that it consists of, by name and in order."""
+        return {name: member.model for name, member in self.members.items()}
 
 
 TeacherSpec = Annotated[

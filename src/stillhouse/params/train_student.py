@@ -4,24 +4,11 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-import pydantic
-
 from stillhouse.params.base import Frozen, StageParams
+from stillhouse.params.distillation import DistillationSpec
 from stillhouse.params.model import ComputeSpec, ModelSpec, TrainingSpec
 
-__all__ = ["DistillationSpec", "StudentSpec", "TrainStudentParams"]
-
-
-class DistillationSpec(Frozen):
-    """How hard and soft targets are mixed.
-
-    The loss is ``alpha * hard + (1 - alpha) * temperature**2 * soft``.
-    """
-
-    alpha: float = pydantic.Field(ge=0.0, le=1.0)
-    """Weight of the hard loss; 1 trains the student alone."""
-    temperature: float = pydantic.Field(gt=0.0)
-    """Temperature of both sides of the soft loss; one of the store's."""
+__all__ = ["StudentSpec", "TrainStudentParams"]
 
 
 class StudentSpec(Frozen):

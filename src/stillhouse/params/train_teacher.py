@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 from stillhouse.params.base import StageParams
-from stillhouse.params.model import ComputeSpec, ModelSpec, TrainingSpec
+from stillhouse.params.model import ComputeSpec, TeacherSpec, TrainingSpec
 
 __all__ = ["TrainTeacherParams"]
 
@@ -16,8 +16,9 @@ class TrainTeacherParams(StageParams):
     section: ClassVar[str] = "train_teacher"
     shared: ClassVar[tuple[str, ...]] = ("seed", "repeat_items", "compute")
 
-    model: ModelSpec
+    model: TeacherSpec
     training: TrainingSpec
+    """Of a model that is trained by steps, and of members of an ensemble that bring none of their own."""
     seed: int
     repeat_items: bool
     compute: ComputeSpec

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import importlib
 import inspect
@@ -96,10 +97,18 @@ def _run(name: str, paths: Mapping[str, Path], workspace: Path, started: float) 
 
     flat = json.loads(params.model_dump_json())
     with stage_run(workspace, os.environ.get(NIGHT_RUN), name, flat) as run:
+        _collect_garbage()
         values = function(**arguments, params=params, reporter=reporter)
         run.log(reporter.series, values)
     write_json(paths["metrics"], values)
     write_json(paths["run"], {"run_id": run.run_id, "seconds": round(time.monotonic() - started, 3)})
+
+
+def _collect_garbage() -> None:
+    """Look for garbage from here on, where the command line put it off, and never among what was imported."""
+    if not gc.isenabled():
+        gc.freeze()
+        gc.enable()
 
 
 def _params(model: type[StageParams], workspace: Path, instance: str | None) -> StageParams:

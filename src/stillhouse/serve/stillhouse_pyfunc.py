@@ -167,6 +167,8 @@ def _session(path: Path, threads: int) -> onnxruntime.InferenceSession:
     options.log_severity_level = 3
     # Threads that spin while they wait take the processor from whatever else runs on the machine.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    # Eight-bit weights are decoded once, here, and not at every request.
+    options.add_session_config_entry("session.disable_quant_qdq", "1")
     try:
         return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime's own errors share no public base class

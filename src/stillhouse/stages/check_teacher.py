@@ -20,14 +20,15 @@ from stillhouse.evaluate.mapped import ItemMapping, mapped_scorer
 from stillhouse.evaluate.popularity import PopularityScorer, popularity_scores
 from stillhouse.evaluate.report import Catalogue, protocol_metrics
 from stillhouse.evaluate.scoring import Scorer, score_split
-from stillhouse.models.checkpoint import load
+from stillhouse.models.checkpoint import load, size
 from stillhouse.models.cost import cost
-from stillhouse.models.protocol import SequenceModel
+from stillhouse.models.protocol import Recommender
 from stillhouse.models.warm import require_grown
 from stillhouse.params.check_teacher import CheckTeacherParams
 from stillhouse.reporting import Reporter
 from stillhouse.train.compute import fabric_of, repeatable
 from stillhouse.train.night import read_night
+from stillhouse.train.validation import ValidationSet
 
 __all__ = ["check_teacher"]
 
@@ -35,6 +36,8 @@ _BATCH = 256
 _K = 10
 #: Single requests that latency is taken over.
 _REQUESTS = 200
+#: Users whose last trained position tells what the teacher gains from having seen it.
+_TRAINED = 2000
 
 Figures = dict[str, Any]
 
@@ -79,7 +82,7 @@ def check_teacher(
         _require(found, params)
         figures = bench.held_out(model) | cost(model.cpu())
         write_json(timings, bench.timings(model))
-    figures["bytes"] = (teacher / "model.safetensors").stat().st_size
+    figures["bytes"] = size(teacher)
     write_json(checked, {"passed": True, **found})
     return found | figures
 
@@ -92,18 +95,25 @@ class _Bench:
         self.fabric = fabric_of(params.compute)
         self.catalogue = Catalogue(events, words.popularity, (_K,), short_history=_K, head_share=0.5)
 
-    def validation(self, model: SequenceModel, previous: Path) -> Figures:
-        """Return what the floors are about, all on the validation split."""
+    def validation(self, model: Recommender, previous: Path) -> Figures:
+        """Return what the floors are about, on the validation split, and what the teacher gains where it was trained.
+
+        ``train_over_valid`` is that gain: above 1.3 or so the teacher remembers, and its soft
+        targets are worth more cross-fitted (``kind: cross_fitted``).
+        """
         mine = self._figures("valid", self._scorer(model), model.length)
+        trained = self._trained(model)
         popular = self._figures("valid", PopularityScorer(self.words.popularity), 1)
         return {
             "ndcg_at_10": mine["ndcg_at_10"],
             "popularity_ndcg_at_10": popular["ndcg_at_10"],
             "previous_ndcg_at_10": None if is_none(previous) else self._previous(previous),
             "coverage_at_10": mine["coverage_at_10"],
+            "train_ndcg_at_10": trained,
+            "train_over_valid": trained / mine["ndcg_at_10"] if mine["ndcg_at_10"] else None,
         }
 
-    def held_out(self, model: SequenceModel) -> Figures:
+    def held_out(self, model: Recommender) -> Figures:
         """Return the figures of both protocols, and popularity's."""
         scorer = self._scorer(model)
         popular = self._figures("test", PopularityScorer(self.words.popularity), 1)
@@ -113,7 +123,7 @@ class _Bench:
             "popularity": {"leave_one_out": popular},
         }
 
-    def timings(self, model: SequenceModel) -> Figures:
+    def timings(self, model: Recommender) -> Figures:
         """Return what a request and a batch take, with torch; the model ends on the CPU."""
         scorer = _torch_scorer(model.cpu(), torch.device("cpu"), nullcontext)
         targets = np.asarray(self.events.targets("valid"))[:_BATCH]
@@ -124,6 +134,12 @@ class _Bench:
         torch.set_num_threads(self.params.compute.threads)
         threads = {"latency_threads": 1, "threads": self.params.compute.threads}
         return {**latency, "batch_per_s": round(per_second, 1), **threads}
+
+    def _trained(self, model: Recommender) -> float:
+        """Return NDCG@10 at positions that were trained on, scored and filtered as the export does it."""
+        some = ValidationSet(self.events, model.length, users=_TRAINED, split="train")
+        with self.fabric.autocast():
+            return some.ndcg_at_10(model.to(self.fabric.device))
 
     def _previous(self, directory: Path) -> float:
         """Return last night's teacher's NDCG@10 on tonight's targets; an item that it lacks is a miss for it."""
@@ -148,12 +164,12 @@ class _Bench:
         )
         return protocol_metrics(scored, self.catalogue)
 
-    def _scorer(self, model: SequenceModel) -> Scorer:
+    def _scorer(self, model: Recommender) -> Scorer:
         return _torch_scorer(model.to(self.fabric.device), self.fabric.device, self.fabric.autocast)
 
 
 def _torch_scorer(
-    model: SequenceModel, device: torch.device, precision: Callable[[], AbstractContextManager[Any]]
+    model: Recommender, device: torch.device, precision: Callable[[], AbstractContextManager[Any]]
 ) -> Callable[[NDArray[np.int64]], NDArray[np.float32]]:
     @torch.no_grad()
     def score(histories: NDArray[np.int64]) -> NDArray[np.float32]:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import partial
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
@@ -13,15 +17,19 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from stillhouse.data.files import read_json, sha256_file
+from stillhouse.data.files import is_none, read_json
 from stillhouse.data.sequences import Sequences
-from stillhouse.distill.draws import uniforms
+from stillhouse.data.vocabulary import Vocabulary
+from stillhouse.distill.coding_positions import RowCode, encode
+from stillhouse.distill.draws import Strata, strata_of, tail_draws
 from stillhouse.distill.extract import extract
-from stillhouse.distill.positions import Windows, seen_pairs, spread, windows
+from stillhouse.distill.layers import Standing, standing
+from stillhouse.distill.positions import Windows, row_digests, seen_pairs, spread, windows
+from stillhouse.distill.store_format import StoreHeader
 from stillhouse.distill.store_writer import StoreWriter, new_header
 from stillhouse.errors import StoreError, TrainingError
-from stillhouse.models.checkpoint import load
-from stillhouse.models.protocol import SequenceModel
+from stillhouse.models.checkpoint import digest, load
+from stillhouse.models.protocol import Recommender
 from stillhouse.params.export_soft_targets import ExportSoftTargetsParams
 from stillhouse.reporting import Reporter
 from stillhouse.train.compute import fabric_of, repeatable
@@ -29,9 +37,12 @@ from stillhouse.train.night import read_night
 
 __all__ = ["export_soft_targets"]
 
-_WEIGHTS = "model.safetensors"
-#: Scores held at once (rows × items): bounds memory, whatever the batch and the catalogue.
+#: Scores held at once (rows × items) by a thread on a CPU: they stay in its cache, whatever batch and catalogue are.
 _CELLS = 1 << 20
+#: The same on a GPU: enough to be worth a launch.
+_CELLS_GPU = 1 << 27
+#: Users of a batch that the teacher reads at once: those of similar length, which spares padding.
+_ALIKE = 64
 
 Int = NDArray[np.int64]
 
@@ -46,21 +57,29 @@ def export_soft_targets(
     resume: Path,
     params: ExportSoftTargetsParams,
     reporter: Reporter,
+    previous_soft_targets: Path | None = None,
 ) -> Mapping[str, Any]:
-    """Score every training position with the teacher and keep the result as a store.
+    """Score training positions with the teacher and keep the result as a store.
+
+    Those of every user, or, where the teacher started from last night's weights and
+    ``keep_nights`` allows, of users whose training rows have changed; last night's store
+    then stands beneath tonight's and answers for the others.
 
     Args:
         teacher: the teacher's checkpoint.
         checked: the report of ``check_teacher``.
         vocabulary: tonight's vocabulary.
         sequences: tonight's sequences.
-        soft_targets: the store to make (format: docs/soft-targets.md).
+        soft_targets: the store to make (format: docs/soft-targets.md). Where the same store
+            stands there already, its whole shards are kept and damaged ones made again.
         resume: where finished shards wait for the others; survives a kill.
         params: what is kept.
         reporter: hears of progress.
+        previous_soft_targets: last night's store, or nothing.
 
     Returns:
-        ``positions``, ``shards``, ``bytes``, ``bytes_per_position`` and, for each
+        ``positions``, of them ``positions_scored`` tonight, ``layers`` of earlier nights,
+        ``shards`` written, ``bytes`` and ``bytes_per_position`` of the whole and, for each
         temperature, the mean probability of the stored top k among the unseen items.
 
     Raises:
@@ -71,35 +90,82 @@ def export_soft_targets(
     if read_json(checked).get("passed") is not True:
         raise StoreError(f"a teacher must pass check_teacher before it teaches, found one that did not ({checked})")
     words, histories = read_night(vocabulary, sequences, params.repeat_items)
-    model, header = load(teacher, vocabulary=words.digest)
+    model, made = load(teacher, vocabulary=words.digest)
     plan = windows(histories.train_length, model.length)
     if len(plan) == 0:
         raise StoreError(f"soft targets need a user with two training rows, found none ({sequences})")
-    writer = StoreWriter(
-        resume,
-        new_header(
-            teacher=sha256_file(teacher / _WEIGHTS),
-            vocabulary=words.digest,
-            n_items=header.n_items,
-            n_users=histories.n_users,
-            length=model.length,
-            k=params.k,
-            tail_samples=params.tail_samples,
-            temperatures=params.temperatures,
-            repeat_items=params.repeat_items,
-        ),
-    )
-    shards = _shards(plan, params)
-    _write_missing(writer, _Scorer(model, histories, params), shards, reporter)
-    store = writer.publish(soft_targets, len(shards), plan)
-    size = sum(file.stat().st_size for file in soft_targets.iterdir())
+    strata = strata_of(words.popularity[1:], params.tail_samples)
+    header = _header(digest(teacher), model.length, words, histories, params)
+    digests = row_digests(histories.items, histories.offsets, histories.train_length)
+    before = previous_soft_targets if made.warm and params.keep_nights else None
+    kept = _standing(before, header, words, digests, params, reporter)
+    header = header.model_copy(update={"layers": tuple(layer.entry for layer in kept.layers)})
+    writer = StoreWriter(resume, header, strata)
+    writer.adopt(soft_targets)
+    scored = plan.some(~kept.users[plan.users])
+    shards = _shards(scored, params)
+    _write_missing(writer, _Scorer(model, histories, strata, header.code, params), shards, reporter)
+    store = writer.publish(soft_targets, len(shards), scored, digests, kept.layers)
+    positions = int(plan.counts.sum())
+    size = sum(file.stat().st_size for file in soft_targets.rglob("*") if file.is_file())
     return {
-        "positions": store.positions,
+        "positions": positions,
+        "positions_scored": store.positions,
+        "layers": len(kept.layers),
         "shards": len(shards),
         "bytes": size,
-        "bytes_per_position": round(size / store.positions, 3),
-        "top_k_probability": _mean_mass(writer.summaries(len(shards)), store.positions),
+        "bytes_per_position": round(size / positions, 3),
+        "top_k_probability": _mean_mass([store, *(layer.header for layer in kept.layers)]),
     }
+
+
+def _standing(
+    previous: Path | None,
+    header: StoreHeader,
+    words: Vocabulary,
+    digests: Int,
+    params: ExportSoftTargetsParams,
+    reporter: Reporter,
+) -> Standing:
+    """Return what still stands of the store ``previous``; nothing where there is none or it cannot be read."""
+    nothing = Standing((), np.zeros(len(digests), dtype=bool))
+    if previous is None or is_none(previous):
+        return nothing
+    try:
+        found = standing(previous, header, words.item_ids, digests, nights=params.keep_nights)
+    except StoreError as error:  # such as one of an older version: it is of use to nobody, and no reason to fail
+        reporter.note(f"everybody is scored: {error}")
+        return nothing
+    reporter.note(f"{int(found.users.sum())} users keep what an earlier teacher said, of {len(found.layers)} nights")
+    return found
+
+
+def _header(
+    teacher: str, length: int, words: Vocabulary, histories: Sequences, params: ExportSoftTargetsParams
+) -> StoreHeader:
+    return new_header(
+        teacher=teacher,
+        vocabulary=words.digest,
+        inputs=_inputs(words, histories, params),
+        n_items=words.n_items,
+        n_users=histories.n_users,
+        length=length,
+        k=params.k,
+        score_bits=params.score_bits,
+        tail_samples=params.tail_samples,
+        tail_bits=params.tail_bits,
+        temperatures=params.temperatures,
+        seed=params.seed,
+        repeat_items=params.repeat_items,
+    )
+
+
+def _inputs(words: Vocabulary, histories: Sequences, params: ExportSoftTargetsParams) -> str:
+    """Return a digest of what, beside the teacher, decides the bytes of the store."""
+    found = hashlib.sha256(params.model_dump_json().encode())
+    for array in (words.popularity, histories.items, histories.offsets, histories.train_length):
+        found.update(np.ascontiguousarray(array).data)
+    return found.hexdigest()
 
 
 def _shards(plan: Windows, params: ExportSoftTargetsParams) -> list[list[Windows]]:
@@ -108,6 +174,8 @@ def _shards(plan: Windows, params: ExportSoftTargetsParams) -> list[list[Windows
     The batches are the same whatever the size of a shard: a matrix product may
     round otherwise in another company of rows, and shards must not change bytes.
     """
+    if len(plan) == 0:
+        return []
     size = params.batch_size
     batches = [plan.part(start, start + size) for start in range(0, len(plan), size)]
     starts = np.cumsum([0, *(int(batch.counts.sum()) for batch in batches[:-1])])
@@ -121,64 +189,118 @@ def _write_missing(writer: StoreWriter, scorer: _Scorer, shards: list[list[Windo
     if any(kept):
         reporter.note(f"{sum(kept)} of {len(shards)} shards stand finished from an earlier run")
     total = sum(int(batch.counts.sum()) for shard in shards for batch in shard)
-    with reporter.progress("soft targets", total) as bar, repeatable(scorer.params.compute):
+    with (
+        reporter.progress("soft targets", total) as bar,
+        repeatable(scorer.params.compute),
+        _workers(scorer.workers) as in_order,
+    ):
         for number, (batches, done) in enumerate(zip(shards, kept, strict=True)):
-            if not done:
-                parts = [part for batch in batches for part in scorer.parts(batch)]
-                tensors = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-                writer.write(number, tensors, _mass(tensors, scorer.params.temperatures))
-            bar.advance(sum(int(batch.counts.sum()) for batch in batches))
+            if done:
+                bar.advance(sum(int(batch.counts.sum()) for batch in batches))
+                continue
+            parts: list[dict[str, NDArray[Any]]] = []
+            for part in in_order(scorer.rows, batches):
+                parts.append(part)
+                bar.advance(len(part["peak"]))
+            tensors = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+            writer.write(number, tensors, tensors.pop("top_k_probability").mean(axis=0).tolist())
+
+
+@contextmanager
+def _workers(number: int) -> Iterator[Callable[..., Iterator[Any]]]:
+    """Give a `map` that works on ``number`` batches at once, each in a thread that shares its work with no other.
+
+    A batch's tables stay in the cache of its core, and no small operation waits for a second thread.
+    """
+    if number == 1:
+        yield map
+        return
+    with ThreadPoolExecutor(number, initializer=partial(torch.set_num_threads, 1)) as pool:
+        yield pool.map
 
 
 class _Scorer:
-    """The teacher at work: a batch of users in, what the store keeps of their positions out."""
+    """The teacher at work: a batch of users in, coded rows of their positions out."""
 
-    def __init__(self, model: SequenceModel, histories: Sequences, params: ExportSoftTargetsParams) -> None:
+    def __init__(
+        self, model: Recommender, histories: Sequences, strata: Strata, code: RowCode, params: ExportSoftTargetsParams
+    ) -> None:
         self.params = params
         self._fabric = fabric_of(params.compute)
         self._model = model.to(self._fabric.device)
         self._histories = histories
-        self._k = min(params.k, model.n_items)
-        self._rows = max(1, _CELLS // (model.n_items + 1))
+        self._strata = strata
+        self._code = code
+        on_gpu = self._fabric.device.type == "cuda"
+        self.workers = 1 if on_gpu else params.compute.threads
+        self._rows = max(1, (_CELLS_GPU if on_gpu else _CELLS) // (code.n_items + 1))
 
     @torch.inference_mode()
-    def parts(self, batch: Windows) -> Iterator[dict[str, NDArray[Any]]]:
-        """Yield the tensors of the batch's positions, a bounded number of rows at once."""
+    def rows(self, batch: Windows) -> dict[str, NDArray[Any]]:
+        """Return the tensors of a shard for the batch's positions, and ``top_k_probability`` of each.
+
+        Users of similar length are scored together, which spares padding.
+        """
+        by_length = np.argsort(batch.counts, kind="stable")
+        parts: list[dict[str, NDArray[Any]]] = []
+        places: list[Int] = []
+        starts = np.cumsum(batch.counts) - batch.counts
+        for start in range(0, len(batch), _ALIKE):
+            some = np.sort(by_length[start : start + _ALIKE])
+            alike = Windows(batch.users[some], batch.first[some], batch.counts[some])
+            parts += self._scored(alike)
+            places.append(spread(starts[some], alike.counts)[1])
+        order = np.argsort(np.concatenate(places))
+        kept = {name: np.concatenate([part[name] for part in parts])[order] for name in parts[0]}
+        return encode(kept, self._code) | {"top_k_probability": _mass(kept, self.params.temperatures)}
+
+    def _scored(self, batch: Windows) -> Iterator[dict[str, NDArray[Any]]]:
+        """Yield what is kept of the batch's positions, a bounded number of rows at once."""
         rows, steps = spread(batch.first, batch.counts)
         users = batch.users[rows]
         inputs = self._histories.padded(batch.users, batch.first + batch.counts, int(batch.counts.max()))
-        real = np.flatnonzero(np.arange(inputs.shape[1]) < batch.counts[:, None])
+        drawn = tail_draws(self.params.seed, users, steps, self._strata).astype(np.int64)
+        seen = self._seen(users, steps)
         with self._fabric.autocast():
-            hidden = self._model.hidden(self._on_device(inputs)).float().flatten(0, 1)
-        hidden = hidden.index_select(0, self._on_device(real))
+            score = self._model.position_scorer(self._on_device(inputs), self._on_device(batch.users))
         for start in range(0, len(users), self._rows):
             part = slice(start, start + self._rows)
-            yield self._part(self._model.scores(hidden[part]), users[part], steps[part])
+            with self._fabric.autocast():
+                scores = score(part)
+            first, last = np.searchsorted(seen[0], [start, start + self._rows])
+            pairs = (seen[0][first:last] - start, seen[1][first:last])
+            yield self._kept(scores.float(), pairs, drawn[part])
 
-    def _part(self, scores: Tensor, users: Int, steps: Int) -> dict[str, NDArray[Any]]:
-        if not bool(scores[:, 1:].isfinite().all()):
-            raise TrainingError("a teacher's scores must be finite, found NaN or infinity: train the teacher again")
-        seen = (np.empty(0, np.int64), np.empty(0, np.int64))
-        if not self.params.repeat_items:
-            seen = seen_pairs(self._histories.items, self._histories.offsets, users, steps)
-        numbers = uniforms(self.params.seed, users, steps, self.params.tail_samples)
+    def _seen(self, users: Int, steps: Int) -> tuple[Int, Int]:
+        """What is no candidate at each position, as (row, item)."""
+        if self.params.repeat_items:
+            return np.empty(0, np.int64), np.empty(0, np.int64)
+        return seen_pairs(self._histories.items, self._histories.offsets, users, steps)
+
+    def _kept(self, scores: Tensor, seen: tuple[Int, Int], drawn: Int) -> dict[str, NDArray[Any]]:
         pairs = (self._on_device(seen[0]), self._on_device(seen[1]))
-        kept = extract(scores, pairs, self._k, self.params.temperatures, self._on_device(numbers))
-        return {name: tensor.cpu().numpy() for name, tensor in kept.items()}
+        kept = extract(scores, pairs, self._code.k, self.params.temperatures, self._on_device(drawn))
+        found = {name: tensor.cpu().numpy() for name, tensor in kept.items()}
+        # Whatever is not finite among the scores is, or is part of, one of these.
+        if not (np.isfinite(found["peak"]).all() and (found["tail_lse"] < np.inf).all()):
+            raise TrainingError("a teacher's scores must be finite, found NaN or infinity: train the teacher again")
+        return found
 
     def _on_device(self, array: NDArray[Any]) -> Tensor:
         return torch.from_numpy(array).to(self._fabric.device)
 
 
-def _mass(tensors: Mapping[str, NDArray[Any]], temperatures: tuple[float, ...]) -> dict[str, float]:
-    """Sum over positions of the top k's probability at each temperature."""
-    sums = {}
+def _mass(kept: Mapping[str, NDArray[Any]], temperatures: tuple[float, ...]) -> NDArray[np.float64]:
+    """The top k's probability at each position and temperature, [N, temperatures]."""
+    columns = []
     for column, temperature in enumerate(temperatures):
-        head = np.exp(tensors["scores"].astype(np.float64) / temperature).sum(axis=1)
-        tail = np.exp(tensors["tail_lse"][:, column].astype(np.float64))
-        sums[f"{temperature:g}"] = float((head / (head + tail)).sum())
-    return sums
+        head = np.exp(kept["scores"] / np.float32(temperature)).sum(axis=1)
+        columns.append(head / (head + np.exp(kept["tail_lse"][:, column])))
+    return np.stack(columns, axis=1).astype(np.float64)
 
 
-def _mean_mass(sums: list[Mapping[str, float]], positions: int) -> dict[str, float]:
-    return {name: sum(part[name] for part in sums) / positions for name in sums[0]}
+def _mean_mass(stores: Sequence[StoreHeader]) -> dict[str, float]:
+    """Return the mean over all positions of ``stores`` of the top k's probability, by temperature."""
+    shards = [entry for store in stores for entry in store.shards]
+    found = np.average([entry.top_k_probability for entry in shards], axis=0, weights=[one.positions for one in shards])
+    return {f"{value:g}": float(mean) for value, mean in zip(stores[0].temperatures, found, strict=True)}

@@ -66,10 +66,11 @@ def prepare(
     del admitted  # the graph's order is all that it stands for
     previous = None if is_none(previous_vocabulary) else Vocabulary.load(previous_vocabulary)
     with reporter.progress("prepare", 5) as progress:
-        read = read_events(accepted, min_rating=params.min_rating, event_weights=params.event_weights)
+        events = read_events(accepted, min_rating=params.min_rating, event_weights=params.event_weights)
+        n_read = len(events)
         progress.advance()
-        window = _window(read, previous, params)
-        events = chronological(read)
+        window = _window(events, previous, params)
+        events = chronological(events)
         events = events if params.repeat_items else without_repeats(events, window.start)
         progress.advance()
         splits = cut(events, window)
@@ -95,9 +96,9 @@ def prepare(
         f"{tonight.n_users} users, {tonight.n_items} items, {made.training_rows} training rows; window: {window.reason}"
     )
     return {
-        "rows": len(read) + read.below_rating,
-        "rows_below_min_rating": read.below_rating,
-        "repeats_dropped": len(read) - len(events),
+        "rows": n_read + events.below_rating,
+        "rows_below_min_rating": events.below_rating,
+        "repeats_dropped": n_read - len(events),
         "unknown_items_dropped": len(events) - made.n_events,
         "held_out_dropped": dropped,
         **_counts(tonight, made, previous),

@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
+from typing import Literal
 
+from stillhouse.data.sequences import Sequences
+from stillhouse.distill.hard import HardObjective
+from stillhouse.distill.methods import alpha_of, listening_of, methods_of, temperature_of
 from stillhouse.distill.mixed import MixedObjective
+from stillhouse.distill.protocol import Objective
 from stillhouse.distill.soft_targets import SoftTargets
+from stillhouse.distill.start import read_item_table, start_from
+from stillhouse.params.distillation import DistillationSpec
 from stillhouse.params.train_student import TrainStudentParams
 from stillhouse.reporting import Reporter
 from stillhouse.train.night import Apprentice, read_night, train_model
@@ -36,14 +44,14 @@ def train_student(
         resume: where a killed run left its state.
         params: architecture, training and distillation; the student's own settings stand in
             place of the common ones, as a whole section.
-        reporter: hears of every epoch, hard and soft loss apart.
+        reporter: hears of every epoch, of the hard loss and of each method apart.
 
     Returns:
         ``start``, ``valid_ndcg_at_10``, ``best_epoch``, ``epochs``, ``loss``, ``hard_loss``
-        and, where the teacher was listened to, ``soft_loss``.
+        and, where the teacher was listened to, the loss of each method, such as ``soft_loss``.
 
     Raises:
-        StoreError: the store is damaged, of other data, or not made for the temperature.
+        StoreError: the store is damaged, of other data, or lacks what the distillation needs.
         TrainingError: training diverged, or there is nothing to train on.
         DataError: sequences and vocabulary are not of one night.
         ParamsError: there is no such device or precision.
@@ -51,7 +59,9 @@ def train_student(
     words, events = read_night(vocabulary, sequences, params.repeat_items)
     store = SoftTargets.open(soft_targets, vocabulary=words.digest, repeat_items=params.repeat_items)
     distillation = params.student.distillation or params.distillation
-    objective = MixedObjective(store, events, alpha=distillation.alpha, temperature=distillation.temperature)
+    begin = None
+    if distillation.start == "teacher_items":
+        begin = partial(start_from, table=read_item_table(soft_targets, words.n_items))
     own = params.student.training is not None
     apprentice = Apprentice(
         spec=params.student.model,
@@ -60,5 +70,29 @@ def train_student(
         seed=params.seed,
         previous=previous_student,
         where="students: training" if own else "train_student.training",
+        begin=begin,
     )
+    objective = _objective(distillation, params, apprentice.training.candidates, store, events)
     return train_model(apprentice, words, events, objective, resume=resume, checkpoint=student, reporter=reporter)
+
+
+def _objective(
+    distillation: DistillationSpec,
+    params: TrainStudentParams,
+    candidates: Literal["unseen", "all"],
+    store: SoftTargets,
+    events: Sequences,
+) -> Objective:
+    """Return what the student learns from: people alone, or people and the teacher."""
+    if distillation.alone:
+        unseen = candidates == "unseen" and not events.repeat_items
+        return HardObjective(distillation.label_smoothing, events if unseen else None)
+    return MixedObjective(
+        store,
+        events,
+        alpha=alpha_of(distillation.alpha),
+        temperature=temperature_of(distillation.temperature),
+        methods=methods_of(distillation, store, params.student.model.width, params.seed),
+        listening=listening_of(distillation),
+        candidates=candidates,
+    )

@@ -1,14 +1,15 @@
-"""The stage ``train_teacher``: the large model, on what people did."""
+"""The stage ``train_teacher``: the large model, or several, on what people did."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from stillhouse.distill.hard import HardObjective
 from stillhouse.params.train_teacher import TrainTeacherParams
 from stillhouse.reporting import Reporter
-from stillhouse.train.night import Apprentice, read_night, train_model
+from stillhouse.train.night import Apprentice, read_night
+from stillhouse.train.teacher import train_recommender
 
 __all__ = ["train_teacher"]
 
@@ -22,8 +23,8 @@ def train_teacher(
     resume: Path,
     params: TrainTeacherParams,
     reporter: Reporter,
-) -> Mapping[str, float | int | str]:
-    """Train tonight's teacher with full cross-entropy at every position.
+) -> Mapping[str, Any]:
+    """Train tonight's teacher, of whatever kind, on the training rows.
 
     Args:
         vocabulary: tonight's vocabulary.
@@ -35,7 +36,8 @@ def train_teacher(
         reporter: hears of every epoch.
 
     Returns:
-        ``start``, ``valid_ndcg_at_10``, ``best_epoch``, ``epochs``, ``loss`` and ``hard_loss``.
+        ``start``, ``valid_ndcg_at_10``; of a model trained by steps ``best_epoch``, ``epochs``,
+        ``loss`` and ``hard_loss`` too; of one made of models the same of each under ``members``.
 
     Raises:
         TrainingError: training diverged, or there is nothing to train on.
@@ -51,4 +53,4 @@ def train_teacher(
         previous=previous_teacher,
         where="train_teacher.training",
     )
-    return train_model(apprentice, words, events, HardObjective(), resume=resume, checkpoint=teacher, reporter=reporter)
+    return train_recommender(apprentice, words, events, resume=resume, checkpoint=teacher, reporter=reporter)

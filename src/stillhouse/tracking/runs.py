@@ -28,11 +28,14 @@ __all__ = [
     "open_night_run",
     "quoted",
     "safe_name",
+    "search_run",
     "stage_run",
     "tag_reused",
+    "trial_run",
 ]
 
 _NIGHT, _KIND, _STAGE, _ERROR = "night", "kind", "stage", "error"
+_SEARCH, _STUDENT = "search", "student"
 _PARENT, _NAME = "mlflow.parentRunId", "mlflow.runName"
 _METRICS_A_CALL, _PARAMS_A_CALL, _LONGEST = 1000, 100, 5000
 _UNSAFE = re.compile(r"[^\w\-. /]", re.ASCII)
@@ -152,7 +155,7 @@ def log_dict(workspace: Path, run_id: str, value: Any, name: str) -> None:
 
 
 class StageRun:
-    """The open run of one stage."""
+    """The open run of one stage, of a search or of one of its trials."""
 
     def __init__(self, store: Store, run_id: str) -> None:
         self._store = store
@@ -209,10 +212,17 @@ def stage_run(
     if inputs is not None:
         tags["inputs"] = json.dumps(inputs, sort_keys=True)
     run_id = str(store.client.create_run(store.experiment_id, tags=_tags(tags)).info.run_id)
+    with _ended(store, run_id) as run:
+        _log(store, run_id, params=params)
+        yield run
+
+
+@contextmanager
+def _ended(store: Store, run_id: str) -> Iterator[StageRun]:
+    """Give the running run ``run_id`` and end it as the block ends."""
     run = StageRun(store, run_id)
     status = "FAILED"
     try:
-        _log(store, run_id, params=params)
         yield run
         status = "FINISHED"
     except Exception as error:
@@ -225,10 +235,57 @@ def stage_run(
         store.client.set_terminated(run_id, status)
 
 
-def _close_killed(store: Store, parent_run_id: str, stage: str) -> None:
-    criterion = f"tags.`{_PARENT}` = {quoted(parent_run_id)} and tags.{_STAGE} = {quoted(stage)}"
-    for run in store.client.search_runs([store.experiment_id], f"{criterion} and attributes.status = 'RUNNING'"):
+def _close_killed(store: Store, parent_run_id: str, stage: str | None = None) -> None:
+    criterion = f"tags.`{_PARENT}` = {quoted(parent_run_id)} and attributes.status = 'RUNNING'"
+    of_stage = f" and tags.{_STAGE} = {quoted(stage)}" if stage else ""
+    for run in store.client.search_runs([store.experiment_id], criterion + of_stage):
         store.client.set_terminated(run.info.run_id, "KILLED")
+
+
+@contextmanager
+def search_run(workspace: Path, search: str, student: str, tags: Mapping[str, str] | None = None) -> Iterator[StageRun]:
+    """Open the run of a search for as long as the block lasts: the parent of its trials.
+
+    A search that is taken up again finds its run again, and trials that a killed process left open are closed as
+    KILLED. It ends as `stage_run` does.
+
+    Args:
+        workspace: the folder of ``params.yaml``.
+        search: what tells this search from others.
+        student: whose settings are searched.
+        tags: further tags, written over at each call.
+    """
+    store = connect(workspace)
+    criterion = f"tags.{_SEARCH} = {quoted(search)} and tags.{_KIND} = 'search'"
+    found = store.client.search_runs([store.experiment_id], criterion)
+    if found:
+        run_id = str(found[0].info.run_id)
+        store.client.update_run(run_id, status="RUNNING")
+        _close_killed(store, run_id)
+    else:
+        own = {_SEARCH: search, _STUDENT: student, _KIND: "search", _NAME: f"tune {student}"}
+        run_id = str(store.client.create_run(store.experiment_id, tags=_tags(own)).info.run_id)
+    with _ended(store, run_id) as run:
+        run.tag(tags or {})
+        yield run
+
+
+@contextmanager
+def trial_run(workspace: Path, parent_run_id: str, number: int, params: Mapping[str, Any]) -> Iterator[StageRun]:
+    """Open the run of one trial for as long as the block lasts, nested in its search's; it ends as `stage_run` does.
+
+    Args:
+        workspace: the folder of ``params.yaml``.
+        parent_run_id: the run of `search_run`.
+        number: the trial's.
+        params: what it runs with, nested or flat.
+    """
+    store = connect(workspace)
+    tags = {_PARENT: parent_run_id, _KIND: "trial", _NAME: f"trial {number}"}
+    run_id = str(store.client.create_run(store.experiment_id, tags=_tags(tags)).info.run_id)
+    with _ended(store, run_id) as run:
+        _log(store, run_id, params=params)
+        yield run
 
 
 def _numbers(values: Mapping[str, Any], step: int) -> list[Metric]:

@@ -64,16 +64,16 @@ class _Lessons(nn.Module):
         self._negatives = negatives
 
     def forward(self, histories: Tensor, positions: Mapping[str, Tensor], progress: float) -> dict[str, Tensor]:
-        """Return the loss and its parts at the N cells of int64 ``histories`` that are not padding.
+        """Return the loss and its parts at those of the N real cells of ``histories`` that the model learns from.
 
         Args:
             histories: int64 [B, L], right-padded with 0.
             positions: the tensors of a `PositionBatch` of those N positions. (Fabric takes no frozen class apart.)
             progress: of the same.
         """
-        hidden = self.model.hidden(histories).flatten(0, 1)
-        real = (histories != 0).flatten().nonzero().squeeze(1)
-        states = hidden if len(real) == len(hidden) else hidden.index_select(0, real)
+        states, chosen = self.model.training_states(histories, positions["targets"])
+        if chosen is not None:
+            positions = {name: tensor.index_select(0, chosen) for name, tensor in positions.items()}
         lesson = self._objective.lesson(PositionBatch(**positions, progress=progress))
         wide = torch.promote_types(states.dtype, torch.float32)
         table = self.model.items.weight

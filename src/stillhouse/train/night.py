@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,19 +14,19 @@ from stillhouse.models.build import build
 from stillhouse.models.checkpoint import Header, save
 from stillhouse.models.protocol import SequenceModel
 from stillhouse.models.warm import load_grown, why_cold
-from stillhouse.params.model import ComputeSpec, ModelSpec, TrainingSpec
+from stillhouse.params.model import ComputeSpec, TeacherSpec, TrainingSpec
 from stillhouse.reporting import Reporter
 from stillhouse.train.job import Job, Outcome
 from stillhouse.train.loop import train
 
-__all__ = ["Apprentice", "first_model", "read_night", "train_model"]
+__all__ = ["Apprentice", "first_model", "learn", "read_night", "train_model"]
 
 
 @dataclass(frozen=True)
 class Apprentice:
     """A model that is to be trained tonight, teacher or student."""
 
-    spec: ModelSpec
+    spec: TeacherSpec
     training: TrainingSpec
     compute: ComputeSpec
     seed: int
@@ -33,6 +34,8 @@ class Apprentice:
     """Last night's checkpoint, or nothing."""
     where: str
     """Section of params.yaml that its training stands in."""
+    begin: Callable[[SequenceModel], None] | None = None
+    """What gives a cold model more than random weights, such as rows of a teacher's table."""
 
 
 def read_night(vocabulary: Path, sequences: Path, repeat_items: bool) -> tuple[Vocabulary, Sequences]:
@@ -55,13 +58,22 @@ def read_night(vocabulary: Path, sequences: Path, repeat_items: bool) -> tuple[V
 def first_model(apprentice: Apprentice, words: Vocabulary, reporter: Reporter) -> tuple[SequenceModel, bool]:
     """Return the model before its first step, and whether last night's weights are in it.
 
+    Args:
+        apprentice: of a kind that is trained by steps.
+        words: tonight's vocabulary.
+        reporter: told how it starts.
+
     Raises:
         TrainingError: last night's checkpoint is damaged or of a vocabulary that is not the beginning of ``words``.
     """
     model = build(apprentice.spec, words.n_items, seed=apprentice.seed)
+    if not isinstance(model, SequenceModel):
+        raise TypeError(f"{apprentice.spec.kind} is not trained by steps")
     reason = why_cold(apprentice.previous, apprentice.spec)
     if reason is not None:
         reporter.note(f"cold start: {reason}")
+        if apprentice.begin is not None:
+            apprentice.begin(model)
         return model, False
     grown, header = load_grown(apprentice.previous, words.item_ids, seed=apprentice.seed)
     # Into a model of tonight's spec: a dropout rate may have changed.
@@ -70,21 +82,20 @@ def first_model(apprentice: Apprentice, words: Vocabulary, reporter: Reporter) -
     return model, True
 
 
-def train_model(
+def learn(
     apprentice: Apprentice,
     words: Vocabulary,
     events: Sequences,
     objective: Objective,
     *,
     resume: Path,
-    checkpoint: Path,
     reporter: Reporter,
-) -> dict[str, float | int | str]:
-    """Train ``apprentice`` and write its checkpoint.
+) -> tuple[SequenceModel, bool, dict[str, float | int | str]]:
+    """Train ``apprentice``, from last night's weights where it may.
 
     Returns:
-        The stage's key figures: ``start`` (warm or cold), ``valid_ndcg_at_10``, ``best_epoch``,
-        ``epochs`` and the last epoch's mean losses.
+        the model, whether it started warm, and its key figures: ``start`` (warm or cold),
+        ``valid_ndcg_at_10``, ``best_epoch``, ``epochs`` and the last epoch's mean losses.
 
     Raises:
         TrainingError: as `stillhouse.train.loop.train` and `first_model`.
@@ -100,10 +111,31 @@ def train_model(
         resume=resume,
         where=apprentice.where,
     )
-    outcome = train(model, job, reporter)
+    return model, warm, _figures(train(model, job, reporter), warm)
+
+
+def train_model(
+    apprentice: Apprentice,
+    words: Vocabulary,
+    events: Sequences,
+    objective: Objective,
+    *,
+    resume: Path,
+    checkpoint: Path,
+    reporter: Reporter,
+) -> dict[str, float | int | str]:
+    """Train ``apprentice`` and write its checkpoint.
+
+    Returns:
+        The key figures of `learn`.
+
+    Raises:
+        TrainingError: as `learn`.
+    """
+    model, warm, figures = learn(apprentice, words, events, objective, resume=resume, reporter=reporter)
     header = Header(apprentice.spec, words.n_items, words.digest, events.repeat_items, apprentice.seed, warm)
     save(checkpoint, model, header)
-    return _figures(outcome, warm)
+    return figures
 
 
 def _figures(outcome: Outcome, warm: bool) -> dict[str, float | int | str]:

@@ -50,10 +50,11 @@ def catalogue_loss(
     Returns:
         the loss and its parts: sums of what the parts of the batch added.
     """
+    beside = lesson.beside(hidden)
     weights = [] if learnt is None else [weight for weight in learnt.parameters() if weight.requires_grad]
     names: list[str] = []
     total, *parts = _InParts.apply(hidden, table, lesson, dtype or hidden.dtype, names, *weights)  # type: ignore[no-untyped-call]
-    return LossParts(total=total, parts=dict(zip(names, parts, strict=True)))
+    return _with(beside, LossParts(total=total, parts=dict(zip(names, parts, strict=True))))
 
 
 class _InParts(torch.autograd.Function):
@@ -146,6 +147,7 @@ def sampled_loss(
     Source: Y. Bengio, J.-S. Senécal, "Adaptive Importance Sampling to Accelerate Training of a Neural
     Probabilistic Language Model", IEEE Transactions on Neural Networks 2008; drawn uniformly here.
     """
+    beside = lesson.beside(hidden)
     drawn = torch.unique(torch.randint(1, len(table), (negatives,), device=table.device))
     # One gather for all parts: its gradient is as large as the table.
     named = torch.unique(lesson.wanted.items)
@@ -159,7 +161,14 @@ def sampled_loss(
         found = lesson.loss(answer, start, stop)
         total = total + found.total
         parts = {name: value + parts.get(name, 0.0) for name, value in found.parts.items()}
-    return LossParts(total=total, parts=parts)
+    return _with(beside, LossParts(total=total, parts=parts))
+
+
+def _with(beside: LossParts | None, found: LossParts) -> LossParts:
+    """Return both together."""
+    if beside is None:
+        return found
+    return LossParts(total=found.total + beside.total, parts={**found.parts, **beside.parts})
 
 
 def _estimate(
@@ -174,11 +183,16 @@ def _estimate(
     every = torch.cat([at_target, sample], dim=1)
     zero = hidden.new_zeros(len(hidden))
     unseen, tail = {}, {}
+    top_items, top_scores = None, None
     if wanted.temperatures:
         columns = torch.cat([target.new_zeros(1), drawn])
         taken = torch.zeros(every.shape, dtype=torch.bool, device=every.device)
         if wanted.seen is not None:
             _mark(taken, columns, *wanted.seen)
+        if wanted.top:
+            raw = (sample - math.log(n_items / len(drawn))).masked_fill(taken[:, 1:], -torch.inf)
+            top_scores, at = raw.topk(min(wanted.top, len(drawn)), dim=1)
+            top_items = drawn[at].masked_fill_(torch.isneginf(top_scores), 0)
         beyond = taken.clone()
         if wanted.head is not None:
             places = torch.arange(len(hidden), device=hidden.device).unsqueeze(1).expand_as(wanted.head)
@@ -197,6 +211,8 @@ def _estimate(
         log_unseen=unseen,
         log_tail=tail,
         mean=(hidden @ rows.mean(dim=0)) if wanted.mean else zero,
+        top_items=top_items,
+        top_scores=top_scores,
     )
 
 

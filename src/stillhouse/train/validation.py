@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from stillhouse.data.sequences import Sequences, Split
 from stillhouse.errors import TrainingError
-from stillhouse.models.protocol import SequenceModel
+from stillhouse.models.protocol import Recommender
 from stillhouse.train.compute import derived_seed
 from stillhouse.train.ranking import ndcg_at, ranks
 
@@ -19,19 +20,31 @@ __all__ = ["ValidationSet"]
 
 _BATCH = 512
 
+Ints = npt.NDArray[np.int64]
+
 
 class ValidationSet:
     """Fixed targets of one split with their histories and what their users have seen."""
 
     def __init__(
-        self, sequences: Sequences, length: int, *, users: int | None = None, seed: int = 0, split: Split = "valid"
+        self,
+        sequences: Sequences,
+        length: int,
+        *,
+        users: int | None = None,
+        seed: int = 0,
+        split: Split | Literal["train"] = "valid",
     ) -> None:
         """Take at most ``users`` targets of ``split``, the same ones for the same ``seed``.
+
+        The split ``train`` holds each user's last target that is trained on, which stands right
+        before the validation split's: earlier ones are easier or harder for reasons of their own.
 
         Raises:
             TrainingError: the split holds no target.
         """
-        targets = np.asarray(sequences.targets(split))
+        drawn = split == "train"
+        targets = _trained(sequences) if split == "train" else np.asarray(sequences.targets(split))
         if len(targets) == 0:
             raise TrainingError(
                 f"the {split} split must hold a target, found none: "
@@ -45,16 +58,24 @@ class ValidationSet:
         self.targets = torch.from_numpy(targets[:, 2].copy())
         self.counts = np.minimum(targets[:, 1], length)
         self.histories = torch.from_numpy(sequences.padded(targets[:, 0], targets[:, 1], length))
+        # Who a row is of matters to a model that must not know what it was trained on.
+        self._users = torch.from_numpy(targets[:, 0].copy()) if drawn else None
         self._seen = None if sequences.repeat_items else _seen(sequences, targets)
 
     def __len__(self) -> int:
         return len(self.targets)
 
-    def ndcg_at_10(self, model: SequenceModel) -> float:
-        """Return NDCG@10 of ``model`` (in evaluation mode) by full ranking, in [0, 1]."""
-        return ndcg_at(10, self.ranks(model, next(model.parameters()).device))
+    def ndcg_at_10(self, model: Recommender) -> float:
+        """Return NDCG@10 of ``model`` (in evaluation mode) by full ranking, in [0, 1].
 
-    @torch.no_grad()
+        Positions that were trained on are scored as the export scores them: by a
+        cross-fitted model without what the position's user taught it.
+        """
+        if self._users is None:
+            return ndcg_at(10, self.ranks(model, model.mask.device))
+        users = self._users.to(model.mask.device)
+        return ndcg_at(10, self._ranks(lambda rows, part: model(rows, users[part]), model.mask.device))
+
     def ranks(self, score: Callable[[Tensor], Tensor], device: torch.device | str = "cpu") -> Tensor:
         """Return the rank of each target, int64 [n], in an order that stays the same.
 
@@ -62,13 +83,45 @@ class ValidationSet:
             score: histories int64 [B, L] → scores float [B, n_items + 1].
             device: where ``score`` wants its histories.
         """
+        return self._ranks(lambda histories, _: score(histories), device)
+
+    @torch.no_grad()
+    def candidate_scores(
+        self, score: Callable[[Tensor], Tensor], device: torch.device | str = "cpu"
+    ) -> tuple[Tensor, Tensor]:
+        """Return the scores of some targets' candidates and those targets: what a calibration looks at.
+
+        Args:
+            score: as `ranks` takes it.
+            device: where ``score`` wants its histories.
+
+        Returns:
+            float32 [n, n_items + 1], -inf where an item is no candidate, and int64 [n]; targets
+            that are no candidates themselves are left out.
+        """
+        tables = []
+        for part in self._parts():
+            scores = score(self._inputs(part).to(device)).float()
+            if (seen := self._seen_in(part, device)) is not None:
+                scores[seen] = -torch.inf
+            tables.append(scores)
+        scores, targets = torch.cat(tables), self.targets.to(device)
+        named = (scores.gather(1, targets.unsqueeze(1)) != -torch.inf).squeeze(1)
+        return scores[named], targets[named]
+
+    @torch.no_grad()
+    def _ranks(self, score: Callable[[Tensor, slice], Tensor], device: torch.device | str) -> Tensor:
         found = []
-        for start in range(0, len(self), _BATCH):
-            part = slice(start, min(start + _BATCH, len(self)))
-            width = max(1, int(self.counts[part].max()))
-            scores = score(self.histories[part, :width].to(device))
+        for part in self._parts():
+            scores = score(self._inputs(part).to(device), part)
             found.append(ranks(scores, self.targets[part].to(device), self._seen_in(part, device)).cpu())
         return torch.cat(found)
+
+    def _parts(self) -> list[slice]:
+        return [slice(start, min(start + _BATCH, len(self))) for start in range(0, len(self), _BATCH)]
+
+    def _inputs(self, part: slice) -> Tensor:
+        return self.histories[part, : max(1, int(self.counts[part].max()))]
 
     def _seen_in(self, part: slice, device: torch.device | str) -> tuple[Tensor, Tensor] | None:
         if self._seen is None:
@@ -77,6 +130,15 @@ class ValidationSet:
         sizes = torch.from_numpy(np.diff(bounds[part.start : part.stop + 1]))
         rows = torch.repeat_interleave(torch.arange(len(sizes)), sizes)
         return rows.to(device), items[bounds[part.start] : bounds[part.stop]].to(device)
+
+
+def _trained(sequences: Sequences) -> Ints:
+    """Return each user's last trained position as a target: (user_index, history_length, item_index), int64 [n, 3]."""
+    trained = np.asarray(sequences.train_length, np.int64)
+    users = np.flatnonzero(trained >= 2)
+    lengths = trained[users] - 1
+    items = np.asarray(sequences.items)[np.asarray(sequences.offsets)[users] + lengths]
+    return np.stack([users, lengths, items.astype(np.int64)], axis=1)
 
 
 def _seen(sequences: Sequences, targets: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64], Tensor]:

@@ -13,7 +13,7 @@ def stillhouse(*arguments, cwd):
 
 def test_help_names_every_command(tmp_path):
     shown = stillhouse("--help", cwd=tmp_path).stdout
-    for command in ("run", "status", "stage", "recommend"):
+    for command in ("run", "status", "stage", "recommend", "tune"):
         assert f"  {command} " in shown
 
 

@@ -99,3 +99,19 @@ def test_a_purchase_in_the_window_lends_no_weight_to_a_view_before_it() -> None:
 def test_a_row_that_is_first_in_the_window_keeps_its_own_weight() -> None:
     events = without_repeats(_events([(0, 0, 11, 0.5), (0, 0, 12, 1.0)]), 10)
     assert _rows(events) == [("u0", "i0", 11, 0.5)]
+
+
+def test_rows_out_of_order_are_brought_in_order_of_time_and_ties_stay_as_they_came(
+    tmp_path: Path, write_accepted: Write
+) -> None:
+    rows = [("b", "x", 7), ("a", "y", 9), ("a", "x", 2), ("b", "y", 3), ("a", "z", 2), ("b", "z", 7)]
+    events = chronological(_read(write_accepted(tmp_path / "a", rows)))
+    found = [row[:3] for row in _rows(events)]
+    of = {user: [row[1:] for row in found if row[0] == user] for user in "ab"}
+    assert of == {"a": [("x", 2), ("z", 2), ("y", 9)], "b": [("y", 3), ("x", 7), ("z", 7)]}
+    assert [row[0] for row in found] in (list("aaabbb"), list("bbbaaa"))
+
+
+def test_an_event_type_needs_no_weight_where_its_rows_are_rated_too_low(tmp_path: Path, write_accepted: Write) -> None:
+    rows = [("a", "x", 1, 1.0, "wish"), ("a", "y", 2, 5.0, "view")]
+    assert len(_read(write_accepted(tmp_path / "a", rows), min_rating=3.0)) == 1

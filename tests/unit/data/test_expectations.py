@@ -42,3 +42,22 @@ def test_a_run_says_nothing_reports_nothing_and_leaves_nothing_behind(tmp_path, 
     assert capfd.readouterr() == ("", "")
     assert os.environ["GX_ANALYTICS_ENABLED"] == "false"
     assert not list((tmp_path / "temporary").iterdir())
+
+
+def test_no_value_is_looked_at_for_a_fingerprint_or_for_decimals(tmp_path, monkeypatch):
+    from great_expectations.execution_engine import pandas_execution_engine as engine
+    from great_expectations.expectations.metrics.column_aggregate_metrics import column_sum
+
+    def looked(*_, **__):
+        raise AssertionError("every value was looked at once more")
+
+    monkeypatch.setattr(engine, "hash_pandas_dataframe", looked)
+    monkeypatch.setattr(column_sum, "convert_pandas_series_decimal_to_float_dtype", looked)
+    threshold = engine.HASH_THRESHOLD
+    suite = [Expectation("sum", "ExpectColumnSumToBeBetween", {"column": "fine", "min_value": 2}, "two fine")]
+    assert run_suite(ROWS, suite, tmp_path / "docs")["sum"] == Outcome(success=True, value=2)
+    assert threshold > 0
+    assert (threshold, looked) == (
+        engine.HASH_THRESHOLD,
+        column_sum.convert_pandas_series_decimal_to_float_dtype,
+    ), "put back after the run"

@@ -2,6 +2,7 @@ import json
 from datetime import UTC, date, datetime
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -120,6 +121,23 @@ def test_a_good_row_stays_when_its_earlier_twin_is_bad(make_snapshot, params):
     same = {"user_id": "ann", "item_id": "tea", "time": NOON}
     rows = read_snapshot(make_snapshot({"2024-01-01": [{**same, "rating": 9.0}, same, same]}))
     assert reasons(rows, params) == [["rating outside 1 to 5"], [], ["duplicate of an earlier row"]]
+
+
+@pytest.mark.parametrize("mix", [None, 0])
+def test_repeats_are_those_that_pandas_finds_even_where_unequal_rows_mix_to_one_number(
+    make_snapshot, params, monkeypatch, mix
+):
+    if mix is not None:
+        monkeypatch.setattr("stillhouse.data.row_rules._GOLDEN", np.uint64(mix))
+    rng = np.random.default_rng(4)
+    cells = [
+        {"user_id": f"u{user}", "item_id": f"i{item}", "time": NOON + int(time)}
+        for user, item, time in rng.integers(0, 6, (300, 3))
+    ]
+    rows = read_snapshot(make_snapshot({"2024-01-01": cells}))
+    expected = pd.DataFrame(cells).duplicated().tolist()
+    assert 0 < sum(expected) < 300
+    assert [found == ["duplicate of an earlier row"] for found in reasons(rows, params)] == expected
 
 
 def test_rows_without_ids_are_no_duplicates_of_each_other(make_snapshot, params):

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 import torch
 
-from stillhouse.distill.draws import uniforms
+from stillhouse.distill.coding_positions import encode
+from stillhouse.distill.draws import strata_of, tail_draws
 from stillhouse.distill.extract import extract
-from stillhouse.distill.positions import Windows, seen_pairs, spread, windows
-from stillhouse.distill.soft_targets import SoftTargets
+from stillhouse.distill.positions import Windows, row_digests, seen_pairs, spread, windows
+from stillhouse.distill.soft_targets import SoftTargets, TargetBatch
 from stillhouse.distill.store_writer import StoreWriter, new_header
 
 
@@ -30,16 +31,53 @@ class MadeStore:
     steps: np.ndarray
     vocabulary: str = "v" * 64
     teacher: str = "a" * 64
+    exact: bool = False
 
     def open(self, **changes: object) -> SoftTargets:
+        """Open the store; one of scores on a grid as if nothing were lost in coding."""
         arguments: dict = {"vocabulary": self.vocabulary, "repeat_items": False} | changes
-        return SoftTargets.open(self.path, **arguments)
+        store = SoftTargets.open(self.path, **arguments)
+        return Exact(store, self) if self.exact else store
 
     def seen(self) -> list[set[int]]:
         starts = self.offsets[self.users]
         return [
             set(self.items[start : start + step + 1].tolist()) for start, step in zip(starts, self.steps, strict=True)
         ]
+
+
+class Exact(SoftTargets):
+    """Answers as its store would with endless bits: for tests of what reads a store, not of the store."""
+
+    def __init__(self, store: SoftTargets, made: MadeStore) -> None:
+        vars(self).update(vars(store))
+        self._made = made
+
+    def batch(self, ids: np.ndarray, temperature: float) -> TargetBatch:
+        found, header = super().batch(ids, temperature), self.header
+        scores = self._made.scores[ids].astype(np.float64)
+        scores[:, 0] = -np.inf
+        if not header.repeat_items:
+            for row, seen in zip(scores, [self._made.seen()[id_] for id_ in ids], strict=True):
+                row[list(seen)] = -np.inf
+        peak = scores.max(axis=1, keepdims=True)
+        scores -= np.where(np.isneginf(peak), 0.0, peak)
+        items = np.argsort(-scores, axis=1, kind="stable")[:, : header.k]
+        best = np.take_along_axis(scores, items, axis=1)
+        tail = scores.copy()
+        np.put_along_axis(tail, items, -np.inf, axis=1)
+        with np.errstate(divide="ignore"):
+            lse = np.log(np.exp(tail / temperature).sum(axis=1))
+        return TargetBatch(
+            temperature=temperature,
+            items=np.where(np.isneginf(best), 0, items),
+            scores=best.astype(np.float32),
+            peak=peak[:, 0].astype(np.float32),
+            tail_lse=lse.astype(np.float32),
+            tail_items=found.tail_items,
+            tail_scores=np.take_along_axis(scores, found.tail_items, axis=1).astype(np.float32),
+            tail_logq=found.tail_logq,
+        )
 
 
 @pytest.fixture(autouse=True)
@@ -62,6 +100,8 @@ def make_store(tmp_path: Path) -> Callable[..., MadeStore]:
         k: int = 4,
         tail_samples: int = 3,
         temperatures: tuple[float, ...] = (1.0, 2.0),
+        score_bits: int = 8,
+        tail_bits: int = 7,
         length: int = 5,
         users_a_shard: int = 2,
         repeat_items: bool = False,
@@ -77,22 +117,27 @@ def make_store(tmp_path: Path) -> Callable[..., MadeStore]:
         rows, steps = spread(plan.first, plan.counts)
         users = plan.users[rows]
         scores = rng.normal(0.0, 2.0, (len(users), n_items + 1)).astype(np.float32)
-        if grid:  # scores that float16 holds exactly, differences included
+        if grid:  # many equal scores, and a store that loses none of it
             scores = (np.round(scores / grid) * grid).astype(np.float32)
+        strata = strata_of(np.bincount(items, minlength=n_items + 1)[1:], tail_samples)
         header = new_header(
             teacher="a" * 64,
             vocabulary="v" * 64,
+            inputs="c" * 64,
             n_items=n_items,
             n_users=len(trained),
             length=length,
             k=k,
+            score_bits=score_bits,
             tail_samples=tail_samples,
+            tail_bits=tail_bits,
             temperatures=temperatures,
+            seed=seed,
             repeat_items=repeat_items,
         )
         folder = tmp_path / f"{name}-resume"
         folder.mkdir()
-        writer = StoreWriter(folder, header)
+        writer = StoreWriter(folder, header, strata)
         parts = _parts(plan, users_a_shard)
         for number, part in enumerate(parts):
             place = np.isin(users, part.users)
@@ -106,11 +151,15 @@ def make_store(tmp_path: Path) -> Callable[..., MadeStore]:
                 (torch.from_numpy(pairs[0]), torch.from_numpy(pairs[1])),
                 header.k,
                 temperatures,
-                torch.from_numpy(uniforms(seed, users[place], steps[place], tail_samples)),
+                torch.from_numpy(tail_draws(seed, users[place], steps[place], strata).astype(np.int64)),
             )
-            writer.write(number, {key: value.numpy() for key, value in kept.items()}, {})
-        writer.publish(tmp_path / name, len(parts), plan)
-        return MadeStore(tmp_path / name, items, offsets, scores, users, steps)
+            writer.write(
+                number,
+                encode({key: value.numpy() for key, value in kept.items()}, header.code),
+                [0.5] * len(temperatures),
+            )
+        writer.publish(tmp_path / name, len(parts), plan, row_digests(items, offsets, trained))
+        return MadeStore(tmp_path / name, items, offsets, scores, users, steps, exact=grid > 0)
 
     return make
 

@@ -4,10 +4,17 @@ import numpy as np
 import pytest
 import torch
 from objectives import on_scores
+from teaching import Remembered, Rows
 from torch.nn import functional
 
-from stillhouse.distill.mixed import MixedObjective
+from stillhouse.distill.catalogue import look
+from stillhouse.distill.listwise import Listwise
+from stillhouse.distill.method import WeightedMethod
+from stillhouse.distill.mixed import Listening, MixedObjective
 from stillhouse.distill.protocol import PositionBatch
+from stillhouse.distill.relations import Relations
+from stillhouse.distill.schedules import ByConfidence, Curve, NearConfidence
+from stillhouse.distill.soft import Soft
 from stillhouse.errors import StoreError
 
 
@@ -160,3 +167,129 @@ def test_gradient_steps_on_the_soft_loss_bring_a_student_to_its_teacher(make_sto
         logs = probs[row] - probs[row, left].logsumexp(0)
         expected = batch.scores[row] / 2 - batch.lse[row]
         np.testing.assert_allclose(logs[batch.items[row]].numpy(), expected, atol=0.05)
+
+
+ROWS = Rows.drawn()
+STORE = Remembered(ROWS)
+SCORES = torch.from_numpy(np.random.default_rng(4).normal(0.0, 2.0, (6, 15)))
+
+
+def _mixed(**changes):
+    return MixedObjective(STORE, STORE, **{"alpha": 0.5, "temperature": 1.0} | changes)
+
+
+def _said(progress=0.0, users=None, **changes):
+    return on_scores(_mixed(**changes), SCORES, STORE.positions(users, progress))
+
+
+def test_methods_are_mixed_by_weight_and_scale():
+    methods = [WeightedMethod(Soft(), 0.5), WeightedMethod(Listwise(), 3.0)]
+    found = _said(alpha=0.2, temperature=2.0, methods=methods)
+    parts = {name: value.item() for name, value in found.parts.items()}
+    assert set(parts) == {"hard_loss", "soft_loss", "listwise_loss"}
+    expected = 0.2 * parts["hard_loss"] + 0.8 * (0.5 * 4 * parts["soft_loss"] + 3.0 * 2 * parts["listwise_loss"])
+    assert found.total.item() == pytest.approx(expected, rel=1e-9)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 2.0])
+def test_the_hard_loss_runs_over_unseen_items_or_over_all(temperature):
+    batch = STORE.positions(torch.arange(4))  # positions whose target is unseen
+    rows, items = ROWS.pairs()
+    unseen = SCORES.index_put((rows, items), torch.tensor(-torch.inf, dtype=torch.float64))
+    for candidates, table in [("all", SCORES), ("unseen", unseen)]:
+        objective = _mixed(candidates=candidates, temperature=temperature)
+        expected = functional.cross_entropy(table[:4, 1:], batch.targets - 1)
+        torch.testing.assert_close(on_scores(objective, SCORES[:4], batch).parts["hard_loss"], expected)
+
+
+def test_alpha_follows_its_curve():
+    curve = Curve(1.0, 0.0, until=0.5)
+    for progress, alpha in [(0.25, 0.5), (0.4, 0.2), (0.9, 0.0)]:
+        assert torch.equal(_said(progress, alpha=curve).total, _said(alpha=curve.at(progress)).total)
+        assert curve.at(progress) == pytest.approx(alpha)
+
+
+def test_while_alpha_is_one_the_teachers_parts_are_told_as_nothing():
+    found = _said(0.0, alpha=Curve(1.0, 0.0), methods=[WeightedMethod(Soft(), 1.0), WeightedMethod(Listwise(), 1.0)])
+    assert {name: value.item() for name, value in found.parts.items() if name != "hard_loss"} == {
+        "soft_loss": 0.0,
+        "listwise_loss": 0.0,
+    }
+    assert found.total.item() == found.parts["hard_loss"].item()
+
+
+def test_the_last_share_of_the_steps_learns_from_people_alone():
+    listening = Listening(finetune=0.25)
+    assert _said(0.74, listening=listening).parts["soft_loss"].item() > 0.0
+    late = _said(0.75, listening=listening)
+    assert (late.total.item(), late.parts["soft_loss"].item()) == (late.parts["hard_loss"].item(), 0.0)
+
+
+def test_a_weight_by_position_weighs_each_positions_two_losses():
+    alpha = ByConfidence(sure=0.1, unsure=0.9)
+    expected = 0.0
+    for row, weight in enumerate(alpha.at(ROWS.teacher())):
+        parts = on_scores(_mixed(), SCORES[row : row + 1], STORE.positions(torch.tensor([row]))).parts
+        expected += (weight * parts["hard_loss"] + (1 - weight) * parts["soft_loss"]) / 6
+    torch.testing.assert_close(_said(alpha=alpha).total, expected, rtol=1e-6, atol=0)
+
+
+def test_the_temperature_steps_through_the_stored_ones():
+    curve = Curve(4.0, 0.5)
+    for progress, temperature in [(0.0, 2.0), (0.7, 2.0), (0.8, 1.0), (0.99, 1.0)]:
+        assert torch.equal(_said(progress, temperature=curve).total, _said(temperature=temperature).total)
+
+
+def test_an_adaptive_temperature_takes_the_one_at_which_the_teacher_is_as_sure_as_asked():
+    sure = {t: float(np.exp(-STORE.batch(np.arange(5), t).lse).mean()) for t in (1.0, 2.0)}  # row 5 has no choice
+    for temperature in (1.0, 2.0):
+        found = _said(temperature=NearConfidence(sure[temperature]))
+        assert torch.equal(found.total, _said(temperature=temperature).total)
+    empty = Remembered(ROWS, lacks=range(6))
+    found = on_scores(
+        MixedObjective(empty, empty, alpha=0.5, temperature=NearConfidence(0.5)), SCORES, STORE.positions()
+    )
+    assert found.parts["soft_loss"].item() == 0.0
+
+
+def test_where_the_store_has_nothing_an_adaptive_weight_is_that_of_an_unsure_teacher():
+    store = Remembered(ROWS, lacks=[0, 1])
+    lesson = MixedObjective(store, store, alpha=ByConfidence(0.1, 0.9), temperature=1.0).lesson(STORE.positions())
+    assert lesson._pull[:2].tolist() == pytest.approx([0.9 / 6] * 2)
+    assert lesson._pull[2:].max() < 0.9 / 6
+
+
+def test_trust_moves_the_teachers_weight_among_positions_and_keeps_its_sum():
+    heard = _mixed(listening=Listening("where_right", right_within=3)).lesson(STORE.positions())._heard
+    assert heard.tolist() == [0.25] * 4 + [0.0] * 2
+    assert _mixed(listening=Listening("by_confidence")).lesson(STORE.positions())._heard.sum().item() == pytest.approx(
+        1
+    )
+
+
+def test_relations_are_told_beside_the_parts_and_not_forgotten():
+    objective = _mixed(alpha=0.25, methods=[WeightedMethod(Soft(), 1.0), WeightedMethod(Relations(), 2.0)])
+    lesson = objective.lesson(STORE.positions())
+    with pytest.raises(RuntimeError, match="`beside` must be asked before"):
+        lesson.loss(_look(lesson), 0, 6)
+    states = torch.randn(6, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    found = lesson.beside(states)
+    assert found.total.item() == pytest.approx(0.75 * 2.0 * found.parts["relation_loss"].item(), rel=1e-6)
+    assert set(lesson.loss(_look(lesson), 0, 6).parts) == {"hard_loss", "soft_loss"}
+    assert _mixed().lesson(STORE.positions()).beside(states) is None
+
+
+def test_half_precision_around_a_lesson_changes_none_of_it():
+    """A loop in mixed precision hands on weights in half, inside a context that would make products so."""
+    made = STORE.positions()
+    halved = PositionBatch(made.targets, made.weights.bfloat16(), made.users, made.steps)
+    single = PositionBatch(made.targets, made.weights.float(), made.users, made.steps)
+    methods = [WeightedMethod(Soft(), 1.0), WeightedMethod(Listwise(), 1.0)]
+    plain = on_scores(_mixed(methods=methods), SCORES.float(), single)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        mixed = on_scores(_mixed(methods=methods), SCORES.float(), halved)
+    assert torch.equal(mixed.total, plain.total)
+
+
+def _look(lesson):
+    return look(SCORES, lesson.wanted)

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from stillhouse.distill.soft import TeacherRows, soft_loss
+from stillhouse.distill import soft
+from stillhouse.distill.teacher_rows import TeacherRows
 
 N, ITEMS, K, S = 6, 14, 4, 3
 
@@ -44,9 +45,15 @@ def teacher_rows(
                 np.full(samples, -np.log(max(len(tail), 1))),
             )
         )
-    arrays = [torch.from_numpy(np.stack(column)) for column in zip(*rows, strict=True)]
-    pairs = [(row, int(item)) for row in range(n) for item in seen[row]]
-    return TeacherRows(*arrays, torch.tensor([p[0] for p in pairs]), torch.tensor([p[1] for p in pairs]))
+    names = ("items", "scores", "tail_lse", "tail_items", "tail_scores", "tail_logq")
+    columns = zip(names, zip(*rows, strict=True), strict=True)
+    return TeacherRows.make(temperature, **{name: torch.from_numpy(np.stack(column)) for name, column in columns})
+
+
+def soft_loss(scores: torch.Tensor, teacher: TeacherRows, seen: list[np.ndarray]) -> torch.Tensor:
+    rows = np.repeat(np.arange(len(seen)), [len(items) for items in seen])
+    pairs = (torch.from_numpy(rows), torch.from_numpy(np.concatenate(seen)))
+    return soft.soft_loss(scores, teacher, pairs)
 
 
 def reference(student: np.ndarray, teacher: TeacherRows, seen: list[np.ndarray], temperature: float) -> np.ndarray:
@@ -84,7 +91,7 @@ def case() -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
 def test_soft_loss_equals_an_independent_numpy_form(case, temperature, k, samples):
     student, scores, seen = case
     teacher = teacher_rows(scores, seen, temperature, k, samples)
-    found = soft_loss(torch.from_numpy(student), teacher, temperature)
+    found = soft_loss(torch.from_numpy(student), teacher, seen)
     np.testing.assert_allclose(found.numpy(), reference(student, teacher, seen, temperature), rtol=1e-9, atol=1e-12)
 
 
@@ -94,7 +101,7 @@ def test_soft_gradient_equals_finite_differences(case, temperature, k, samples):
     student, scores, seen = case
     teacher = teacher_rows(scores, seen, temperature, k, samples)
     inputs = torch.from_numpy(student).requires_grad_()
-    assert torch.autograd.gradcheck(lambda values: soft_loss(values, teacher, temperature), (inputs,))
+    assert torch.autograd.gradcheck(lambda values: soft_loss(values, teacher, seen), (inputs,))
 
 
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 4.0])
@@ -102,7 +109,7 @@ def test_soft_loss_and_its_gradient_are_zero_when_student_equals_teacher_up_to_a
     _, scores, seen = case
     teacher = teacher_rows(scores, seen, temperature)
     student = torch.from_numpy(scores + 3.0).requires_grad_()
-    loss = soft_loss(student, teacher, temperature)
+    loss = soft_loss(student, teacher, seen)
     loss.sum().backward()
     assert loss.detach().abs().max() < 1e-12
     assert student.grad.abs().max() < 1e-12
@@ -116,7 +123,7 @@ def test_what_was_seen_and_column_zero_have_no_say(case):
     for row in range(N):
         loud[row, seen[row]] = 60.0
     loud, quiet = torch.from_numpy(loud).requires_grad_(), torch.from_numpy(student).requires_grad_()
-    losses = [soft_loss(values, teacher, 1.0) for values in (loud, quiet)]
+    losses = [soft_loss(values, teacher, seen) for values in (loud, quiet)]
     for loss in losses:
         loss.sum().backward()
     torch.testing.assert_close(*losses, rtol=1e-12, atol=1e-12)
@@ -129,7 +136,7 @@ def test_column_zero_of_minus_infinity_makes_no_nan(case):
     student, scores, seen = case
     student[:, 0] = -np.inf
     inputs = torch.from_numpy(student).requires_grad_()
-    soft_loss(inputs, teacher_rows(scores, seen, 2.0, 12), 2.0).sum().backward()
+    soft_loss(inputs, teacher_rows(scores, seen, 2.0, 12), seen).sum().backward()
     assert inputs.grad.isfinite().all()
 
 
@@ -151,14 +158,14 @@ def test_the_tail_estimate_is_unbiased(temperature):
             tail_scores=torch.tensor([[scores[0, item]]]),
             tail_logq=torch.tensor([[np.log(chance)]]),
         )
-        mean += chance * soft_loss(torch.from_numpy(student), drawn, temperature).item()
+        mean += chance * soft_loss(torch.from_numpy(student), drawn, seen).item()
     p, q = _log_softmax(scores[0, left] / temperature), _log_softmax(student[0, left] / temperature)
     assert mean == pytest.approx((np.exp(p) * (p - q)).sum(), rel=1e-9)
 
 
 def test_without_draws_the_loss_is_a_lower_bound_of_the_whole(case):
     student, scores, seen = case
-    loss = soft_loss(torch.from_numpy(student), teacher_rows(scores, seen, 1.0, K, 0), 1.0).numpy()
+    loss = soft_loss(torch.from_numpy(student), teacher_rows(scores, seen, 1.0, K, 0), seen).numpy()
     for row in range(N):
         left = [item for item in range(1, ITEMS + 1) if item not in seen[row]]
         p, q = _log_softmax(scores[row, left]), _log_softmax(student[row, left])
@@ -169,7 +176,7 @@ def test_a_truncated_teacher_is_not_renormalised(case):
     """A teacher with most of its mass in the tail must not pull the student's mass into the head."""
     _, scores, seen = case
     student = torch.from_numpy(scores).requires_grad_()
-    soft_loss(student, teacher_rows(scores, seen, 8.0, 1), 8.0).sum().backward()
+    soft_loss(student, teacher_rows(scores, seen, 8.0, 1), seen).sum().backward()
     assert student.grad.abs().max() < 1e-12
 
 
@@ -179,12 +186,10 @@ def test_the_loss_is_never_negative_and_survives_far_apart_scores():
         student = (rng.normal(0, scale, (50, ITEMS + 1))).astype(np.float32)
         scores, seen = rng.normal(0, 3, (50, ITEMS + 1)), _seen(rng, 50)
         teacher = teacher_rows(scores, seen, 1.0)
-        teacher = replace(
-            teacher,
-            **{name: getattr(teacher, name).float() for name in ("scores", "tail_lse", "tail_scores", "tail_logq")},
-        )
+        reals = ("scores", "tail_lse", "tail_scores", "tail_logq", "log_all", "probs", "tail_prob")
+        teacher = replace(teacher, **{name: getattr(teacher, name).float() for name in reals})
         inputs = torch.from_numpy(student).requires_grad_()
-        loss = soft_loss(inputs, teacher, 1.0)
+        loss = soft_loss(inputs, teacher, seen)
         loss.sum().backward()
         assert loss.isfinite().all()
         assert loss.min() >= -1e-6

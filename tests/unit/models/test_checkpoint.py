@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
+from stillhouse.data.files import sha256_file
 from stillhouse.errors import TrainingError
 from stillhouse.models.build import build
-from stillhouse.models.checkpoint import Header, load, save
-from stillhouse.params.model import GruSpec
+from stillhouse.models.checkpoint import Header, digest, load, save, size
+from stillhouse.models.ensemble import Ensemble
+from stillhouse.params.model import EnsembleSpec, GruSpec, MemberSpec
 
 SPEC = GruSpec(kind="gru", width=4, blocks=1, length=5, dropout=0.0)
 
@@ -76,3 +81,47 @@ def test_a_header_that_is_not_json_is_refused(checkpoint: Path) -> None:
 def _edit(checkpoint: Path, **change: object) -> None:
     file = checkpoint / "model.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | change))
+
+
+@pytest.fixture(name="ensemble")
+def _ensemble(tmp_path: Path) -> Path:
+    spec = EnsembleSpec(kind="ensemble", members={name: MemberSpec(model=SPEC) for name in ("a", "b")})
+    header = Header(spec, 3, "d1", repeat_items=False, seed=0, warm=False)
+    save(tmp_path / "ensemble", build(spec, 3), header)
+    return tmp_path / "ensemble"
+
+
+def test_members_are_checkpoints_of_their_own(ensemble: Path) -> None:
+    whole, header = load(ensemble, vocabulary="d1")
+    member, own = load(ensemble / "members" / "b", vocabulary="d1")
+    assert own == replace(header, spec=SPEC)
+    assert isinstance(whole, Ensemble)
+    for name, weight in member.state_dict().items():
+        assert torch.equal(weight, whole.members["b"].state_dict()[name])
+
+
+@pytest.mark.parametrize("member", ["a", "b"])
+def test_a_member_that_is_missing_is_named(ensemble: Path, member: str) -> None:
+    shutil.rmtree(ensemble / "members" / member)
+    with pytest.raises(TrainingError, match=rf"found none in .*members/{member}"):
+        load(ensemble)
+
+
+def test_a_member_of_another_ensemble_is_refused(ensemble: Path) -> None:
+    _edit(ensemble / "members" / "a", seed=5)
+    with pytest.raises(TrainingError, match=r"must be what its ensemble's header says, found something else in .*/a/"):
+        load(ensemble)
+
+
+def test_the_digest_is_that_of_the_file_or_follows_every_members(checkpoint: Path, ensemble: Path) -> None:
+    assert digest(checkpoint) == sha256_file(checkpoint / "model.safetensors")
+    before = digest(ensemble)
+    file = ensemble / "members" / "b" / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:-1] + b"\x01")
+    assert digest(ensemble) != before
+
+
+def test_the_size_is_that_of_all_weights(checkpoint: Path, ensemble: Path) -> None:
+    own = (ensemble / "model.safetensors").stat().st_size
+    assert size(checkpoint) == (checkpoint / "model.safetensors").stat().st_size
+    assert size(ensemble) == own + 2 * size(checkpoint)

@@ -13,7 +13,7 @@ from stillhouse.data.sequences import Sequences
 from stillhouse.errors import PackageError
 from stillhouse.models.protocol import SequenceModel
 from stillhouse.package.export import serialise
-from stillhouse.package.parity import check_parity, real_histories
+from stillhouse.package.parity import change, check_parity, real_histories
 
 
 @pytest.fixture
@@ -52,6 +52,21 @@ def test_scores_that_are_no_numbers_are_refused(student: SequenceModel, data: by
 
     with pytest.raises(PackageError, match="every score must be a finite number"):
         check_parity(data, Diverged(), histories, 1e-4)
+
+
+def test_what_rounding_changed_is_the_largest_difference_and_the_lists_that_differ(
+    student: SequenceModel, data: bytes, histories: np.ndarray
+) -> None:
+    same = change(data, student, histories)
+    assert same["score_change"] < 1e-5
+    assert same["top_10_kept"] == 1.0
+    other = copy.deepcopy(student)
+    with torch.no_grad():
+        other.items.weight[5:15] *= -1.0
+        expected = (other(torch.from_numpy(histories)) - student(torch.from_numpy(histories)))[:, 1:].abs().max()
+    found = change(data, other, histories)
+    assert found["score_change"] == pytest.approx(float(expected), abs=1e-4)
+    assert 0.0 < found["top_10_kept"] < 1.0
 
 
 def test_histories_are_real_whole_and_spread_over_all_lengths(make_sequences) -> None:

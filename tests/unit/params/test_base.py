@@ -63,7 +63,7 @@ def test_an_unknown_setting_inside_a_section_lists_that_sections_close_ones():
     said = refusal(lambda plain: plain["source"]["columns"].update(usr="x"))
     assert said.endswith("got 'usr' (params.yaml: source.columns); did you mean user?")
     said = refusal(lambda plain: plain["students"]["gru"]["model"].update(widht=3))
-    assert said.endswith("got 'widht' (params.yaml: students.gru.model); did you mean width?")
+    assert said.endswith("got 'widht' (params.yaml: students.gru.model); did you mean width or weights?")
     assert "heads" not in said, "a GRU has none"
     assert refusal(lambda plain: plain.update(validat={})).endswith("(params.yaml); did you mean validate or evaluate?")
 

@@ -1,5 +1,7 @@
 """The runner on a stage of real code: `admit`, which is quick and can refuse."""
 
+import functools
+import gc
 import json
 from pathlib import Path
 
@@ -90,3 +92,25 @@ def test_a_wrong_set_of_paths_is_refused_by_name(workspace):
 def test_an_unknown_stage_lists_the_close_ones(workspace):
     with pytest.raises(ParamsError, match="did you mean admit"):
         run_stage("admitt", {"metrics": Path("m"), "run": Path("r")}, workspace)
+
+
+def test_garbage_is_looked_for_while_the_stage_works_even_where_it_was_put_off_for_the_start(workspace, monkeypatch):
+    from stillhouse.stages import admit
+
+    seen = []
+    plain = admit.admit
+
+    @functools.wraps(plain)
+    def watched(**arguments):
+        seen.append(gc.isenabled())
+        return plain(**arguments)
+
+    monkeypatch.setattr(admit, "admit", watched)
+    verdict(workspace, quarantined=1)
+    gc.disable()
+    try:
+        run_stage("admit", paths(workspace), workspace)
+    finally:
+        gc.enable()
+        gc.unfreeze()
+    assert seen == [True]

@@ -10,13 +10,15 @@ import pytest
 import torch
 
 from stillhouse.data.files import read_json, write_none
+from stillhouse.data.sequences import Sequences
 from stillhouse.data.vocabulary import Vocabulary
 from stillhouse.errors import TrainingError
 from stillhouse.models.build import build
 from stillhouse.models.checkpoint import Header, save
+from stillhouse.models.fitted import Fitted
 from stillhouse.models.protocol import SequenceModel
 from stillhouse.params.check_teacher import CheckTeacherParams
-from stillhouse.params.model import ComputeSpec, GruSpec
+from stillhouse.params.model import ComputeSpec, EnsembleSpec, GruSpec, ItemKnnSpec, MemberSpec
 from stillhouse.reporting import SilentReporter
 from stillhouse.stages.check_teacher import check_teacher
 
@@ -114,6 +116,7 @@ def test_a_good_teacher_passes_and_is_measured(
     checked = read_json(tmp_path / "checked.json")
     assert checked["passed"] is True
     assert checked["ndcg_at_10"] == 1.0
+    assert checked["train_ndcg_at_10"] == checked["train_over_valid"] == 1.0
     assert set(read_json(tmp_path / "timings.json")) == {
         *("p50_ms", "p99_ms", "latency_threads", "requests", "batch_per_s", "threads")
     }
@@ -184,3 +187,35 @@ def test_scores_that_are_not_finite_are_stopped(
     teachers[checkpoint(night, tmp_path / "teacher")] = Diverged()
     with pytest.raises(TrainingError, match="a teacher's scores must be finite"):
         run(night, tmp_path / "teacher")
+
+
+def test_a_teacher_that_remembers_its_training_rows_is_told_from_one_that_knows(
+    night: tuple[Path, Path], teachers: dict[Path, SequenceModel], tmp_path: Path
+) -> None:
+    """Trained positions of these histories end at the fourth event or before, validation's later."""
+
+    class Remembers(Ring):
+        def hidden(self, histories: torch.Tensor) -> torch.Tensor:
+            right = super().hidden(histories)
+            return torch.where(torch.arange(histories.shape[1])[:, None] < 3, right, right.roll(7, dims=2))
+
+    teachers[checkpoint(night, tmp_path / "teacher")] = Remembers()
+    found = run(night, tmp_path / "teacher", min_over_popularity=0.0, min_coverage=0.0)
+    assert found["train_ndcg_at_10"] > found["ndcg_at_10"]
+    assert found["train_over_valid"] == found["train_ndcg_at_10"] / found["ndcg_at_10"]
+
+
+def test_a_teacher_of_several_models_is_measured_as_one(night: tuple[Path, Path], tmp_path: Path) -> None:
+    members = {"knn": ItemKnnSpec(kind="item_knn", length=6, folds=2, decay=0.8), "net": SPEC}
+    spec = EnsembleSpec(kind="ensemble", members={name: MemberSpec(model=one) for name, one in members.items()})
+    words, model = Vocabulary.load(night[0]), build(spec, N_ITEMS, seed=1)
+    for part in model.modules():
+        if isinstance(part, Fitted):
+            part.fit(Sequences.open(night[1]))
+    header = Header(spec, N_ITEMS, words.digest, repeat_items=False, seed=1, warm=False)
+    save(tmp_path / "teacher", model, header)
+    found = run(night, tmp_path / "teacher")
+    files = list((tmp_path / "teacher").rglob("*.safetensors"))
+    assert len(files) == 3
+    assert found["bytes"] == sum(file.stat().st_size for file in files)
+    assert found["ndcg_at_10"] > 0.9

@@ -6,7 +6,8 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from stillhouse.data.files import sha256_file, sha256_tree, write_json
 from stillhouse.data.sequences import Sequences
 from stillhouse.data.vocabulary import Vocabulary
 from stillhouse.distill.soft_targets import SoftTargets
+from stillhouse.distill.store_format import read_header
 from stillhouse.distill.store_writer import StoreWriter
 from stillhouse.errors import StoreError, TrainingError
 from stillhouse.models.build import build
@@ -29,7 +31,9 @@ from stillhouse.stages.export_soft_targets import export_soft_targets
 
 SETTINGS: dict[str, Any] = {
     "k": 6,
+    "score_bits": 8,
     "tail_samples": 4,
+    "tail_bits": 7,
     "temperatures": [1.0, 2.5],
     "shard_positions": 25,
     "batch_size": 4,
@@ -99,9 +103,10 @@ def test_the_store_holds_what_the_teacher_says_at_each_position(export_night):
             left = [item for item in range(1, events.n_items + 1) if item not in events.history(user, step + 1)]
             order = sorted(left, key=lambda item: -scores[item].item())
             found = store.batch(store.position_ids(np.array([user]), np.array([step])), 2.5)
-            assert found.items[0].tolist() == order[:6]
-            np.testing.assert_allclose(found.peak[0] + found.scores[0], scores[order[:6]], atol=0.02)
-            assert set(found.tail_items[0].tolist()) <= set(order[6:])
+            assert sorted(found.items[0].tolist()) == sorted(order[:6])
+            np.testing.assert_allclose(found.peak[0] + found.scores[0], scores[found.items[0]], atol=0.02)
+            meant = np.isfinite(found.tail_logq[0])
+            assert set(found.tail_items[0][meant].tolist()) <= set(order[6:])
             lse = torch.logsumexp(scores[left] / 2.5, 0).item()
             assert found.lse[0] + found.peak[0] / 2.5 == pytest.approx(lse, abs=0.01)
             rows += 1
@@ -117,11 +122,17 @@ def test_the_figures_are_those_of_the_store(export_night):
     for temperature in (1.0, 2.5):
         batch = store.batch(np.arange(len(store)), temperature)
         head = np.exp(batch.scores / temperature - batch.lse[:, None]).sum(axis=1).mean()
-        assert values["top_k_probability"][f"{temperature:g}"] == pytest.approx(float(head), rel=1e-5)
+        assert values["top_k_probability"][f"{temperature:g}"] == pytest.approx(float(head), rel=3e-3)
 
 
 def test_two_runs_give_the_same_bytes(export_night):
     assert sha256_tree(export_night.run("a")[0]) == sha256_tree(export_night.run("b")[0])
+
+
+def test_threads_change_no_byte_of_a_shard(export_night):
+    one, two = export_night.run("a")[0], export_night.run("b", compute={"device": "cpu", "threads": 2})[0]
+    for file in ("shard-00000.safetensors", "shard-00001.safetensors", "index.safetensors"):
+        assert sha256_file(one / file) == sha256_file(two / file)
 
 
 def _rows(store: SoftTargets) -> list[np.ndarray]:
@@ -149,7 +160,15 @@ def test_a_narrow_memory_changes_no_position(export_night, monkeypatch):
 
 @pytest.mark.parametrize(
     "change",
-    [{"k": 5}, {"tail_samples": 3}, {"temperatures": [1.0, 2.0]}, {"shard_positions": 7}, {"seed": 12}],
+    [
+        {"k": 5},
+        {"score_bits": 7},
+        {"tail_samples": 3},
+        {"tail_bits": 6},
+        {"temperatures": [1.0, 2.0]},
+        {"shard_positions": 7},
+        {"seed": 12},
+    ],
     ids=lambda change: next(iter(change)),
 )
 def test_every_setting_changes_the_store(export_night, change):
@@ -197,22 +216,138 @@ def test_a_teacher_with_nan_scores_is_refused(export_night):
         Night(export_night.root, export_night.paths | {"teacher": export_night.root / "broken"}).run()
 
 
-def test_finished_shards_are_kept_and_damaged_ones_made_again(export_night, monkeypatch):
+@pytest.fixture
+def written(monkeypatch) -> list[int]:
+    """The numbers of the shards that are written from here on."""
+    numbers: list[int] = []
+    write = StoreWriter.write
+
+    def counting(self: StoreWriter, number: int, *rest: Any) -> None:
+        numbers.append(number)
+        write(self, number, *rest)
+
+    monkeypatch.setattr(StoreWriter, "write", counting)
+    return numbers
+
+
+def test_finished_shards_are_kept_and_damaged_ones_made_again(export_night, written):
     path, _ = export_night.run("a", resume="shared")
     whole = sha256_tree(path)
     damaged = export_night.root / "shared" / "shard-00001.safetensors"
     damaged.unlink()
     damaged.write_bytes(b"cut off")
-    written = []
-    write = StoreWriter.write
-
-    def counting(self: StoreWriter, number: int, *rest: Any) -> None:
-        written.append(number)
-        write(self, number, *rest)
-
-    monkeypatch.setattr(StoreWriter, "write", counting)
+    written.clear()
     assert sha256_tree(export_night.run("b", resume="shared")[0]) == whole
     assert written == [1]
+
+
+@pytest.mark.parametrize("cut", [0, 100, None])
+@pytest.mark.parametrize("resume", ["a-resume", "empty"])
+def test_a_store_with_a_bad_shard_is_made_whole_by_scoring_that_shard_alone(export_night, written, cut, resume):
+    path, values = export_night.run("a")
+    whole = sha256_tree(path)
+    assert written == list(range(values["shards"]))
+    # In place, as a failing disk would: whatever is linked to it is damaged too.
+    with (path / "shard-00001.safetensors").open("rb+") as file:
+        file.write(b"\0\0\0") if cut is None else file.truncate(cut)
+    with pytest.raises(StoreError, match=r"shard-00001\.safetensors must have"):
+        export_night.open(path)
+    written.clear()
+    path, again = export_night.run("a", resume=resume)
+    assert (sha256_tree(path), again) == (whole, values)
+    assert written == [1]
+
+
+def test_a_store_of_other_settings_is_replaced_whole(export_night, written):
+    export_night.run("a")
+    written.clear()
+    path, values = export_night.run("a", resume="another", k=5)
+    assert written == list(range(values["shards"]))
+    assert export_night.open(path).header.k == 5
+
+
+@pytest.fixture
+def nights(make_export_night, make_sequences) -> Callable[..., tuple[Path, Night]]:
+    """Give a function that exports a first night, and makes the next: its teacher started warm or not.
+
+    On the second night users 3 and 8 have an event more each, there is a new user, and a new item behind the others.
+    """
+
+    def make(warm: bool = True) -> tuple[Path, Night]:
+        first = make_export_night()
+        before, _ = first.run("before")
+        old = Sequences.open(first.paths["sequences"])
+        histories = [old.items[a:b].tolist() for a, b in pairwise(old.offsets)]
+        for user in (3, 8):
+            histories[user] = [*histories[user], 26]
+        vocabulary, events = make_sequences([*histories, [5, 6, 7, 8]], n_items=26, name="second")
+        spec, words = load(first.paths["teacher"])[1].spec, Vocabulary.load(vocabulary).digest
+        header = Header(spec, 26, words, repeat_items=False, seed=4, warm=warm)
+        save(first.root / "teacher-2", build(spec, 26, seed=4), header)
+        paths = {"teacher": first.root / "teacher-2", "vocabulary": vocabulary, "sequences": events}
+        return before, Night(first.root, first.paths | paths | {"previous_soft_targets": before})
+
+    return make
+
+
+def test_only_users_whose_training_rows_changed_are_scored_again(nights):
+    before, night = nights()
+    path, values = night.run("after", keep_nights=2)
+    store, all_new = night.open(path), night.open(night.run("whole")[0])
+    events = Sequences.open(night.paths["sequences"])
+    digest = read_header(before).vocabulary
+    old = SoftTargets.open(before, vocabulary=digest, repeat_items=False)
+    scored = 0
+    for user, trained in enumerate(events.train_length.tolist()):
+        steps = np.arange(max(0, trained - 7), trained - 1)
+        users = np.full(len(steps), user)
+        source = all_new if user in (3, 8, 24) else old
+        scored += len(steps) * (source is all_new)
+        found = store.batch(store.position_ids(users, steps), 2.5)
+        expected = source.batch(source.position_ids(users, steps), 2.5)
+        for name, array in vars(expected).items():
+            np.testing.assert_array_equal(array, getattr(found, name))
+    assert 0 < scored < values["positions"] == len(all_new)
+    assert values["positions_scored"] == store.header.positions == scored
+    assert values["layers"] == 1
+    assert store.header.teachers == (all_new.header.teacher, old.header.teacher)
+    assert values["bytes"] == sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+
+
+@pytest.mark.parametrize(
+    ("warm", "settings"), [(True, {}), (False, {"keep_nights": 2}), (True, {"keep_nights": 2, "k": 5})]
+)
+def test_everybody_is_scored_by_a_cold_teacher_under_other_settings_and_where_nothing_is_kept(nights, warm, settings):
+    _, night = nights(warm)
+    path, values = night.run("after", **settings)
+    assert values["positions"] == values["positions_scored"]
+    assert values["layers"] == 0
+    assert not (path / "layers").exists()
+
+
+def test_a_store_of_another_version_is_no_reason_to_fail(nights):
+    before, night = nights()
+    header = json.loads((before / "store.json").read_text())
+    write_json(before / "store.json", header | {"version": 1})
+    assert night.run("after", keep_nights=2)[1]["layers"] == 0
+
+
+def test_a_night_with_nothing_new_scores_nobody(export_night):
+    before, _ = export_night.run("before")
+    model, header = load(export_night.paths["teacher"])
+    save(export_night.root / "warm", model, replace(header, warm=True))
+    paths = export_night.paths | {"teacher": export_night.root / "warm", "previous_soft_targets": before}
+    night = Night(export_night.root, paths)
+    path, values = night.run("after", keep_nights=1)
+    assert (values["positions_scored"], values["shards"]) == (0, 0)
+    for one, other in zip(_rows(night.open(path)), _rows(export_night.open(before)), strict=True):
+        assert np.array_equal(one, other)
+
+
+def test_two_runs_on_last_nights_store_give_the_same_bytes(nights):
+    _, night = nights()
+    paths = [night.run(name, keep_nights=2)[0] for name in ("a", "b", "a")]
+    assert len({sha256_tree(path) for path in paths}) == 1
 
 
 #: Runs the stage again and again; run n is killed at its n-th rename, link or removal, until one survives.
@@ -250,11 +385,12 @@ while True:
 
 
 def test_killed_at_any_step_the_rerun_gives_the_same_store(export_night):
-    whole = sha256_tree(export_night.run("whole")[0])
+    settings = SETTINGS | {"shard_positions": 60}
+    whole = sha256_tree(export_night.run("whole", shard_positions=60)[0])
     resume = export_night.root / "killed-resume"
     resume.mkdir()
     paths = export_night.paths | {"soft_targets": export_night.root / "killed", "resume": resume}
-    arguments = [json.dumps({name: str(path) for name, path in paths.items()}), json.dumps(SETTINGS)]
+    arguments = [json.dumps({name: str(path) for name, path in paths.items()}), json.dumps(settings)]
     found = subprocess.run([sys.executable, "-c", _KILLED, *arguments], capture_output=True, text=True, timeout=120)
     assert found.returncode == 0, found.stderr
     assert int(found.stdout.split()[-1]) > 5

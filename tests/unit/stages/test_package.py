@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 import pytest
 import torch
@@ -15,6 +16,8 @@ from stillhouse.data.vocabulary import Vocabulary
 from stillhouse.errors import PackageError, TrainingError
 from stillhouse.models import checkpoint
 from stillhouse.models.build import build
+from stillhouse.models.quantised import keep_rounded
+from stillhouse.package.compress import rounded
 from stillhouse.package.export import export_graph
 from stillhouse.params.model import TransformerSpec
 from stillhouse.params.package import PackageParams
@@ -26,18 +29,19 @@ SPEC = TransformerSpec(kind="transformer", width=8, blocks=1, heads=1, length=4,
 HISTORIES = [[1, 2, 3, 4, 5], [2, 1, 5], [4], [5, 4, 3, 2]]
 
 
-_GRAPHS: list[onnx.ModelProto] = []
+_GRAPHS: dict[str, onnx.ModelProto] = {}
 
 
 @pytest.fixture(autouse=True)
 def remembered(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
-    """Export once for all tests: it takes seconds, and the student is always the same."""
+    """Export the same weights once for all tests: it takes seconds."""
 
     def once(model: torch.nn.Module, length: int) -> onnx.ModelProto:
-        if not _GRAPHS:
-            _GRAPHS.append(export_graph(model, length))
+        form = str({name: (weight.dtype, weight.double().sum()) for name, weight in model.state_dict().items()})
+        if form not in _GRAPHS:
+            _GRAPHS[form] = export_graph(model, length)
         graph = onnx.ModelProto()
-        graph.CopyFrom(_GRAPHS[0])
+        graph.CopyFrom(_GRAPHS[form])
         return graph
 
     if "equal_bytes" not in request.node.name:
@@ -48,10 +52,18 @@ def remembered(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) 
 def run(make_sequences, tmp_path: Path) -> Callable[..., tuple[Path, dict[str, Any]]]:
     vocabulary, sequences = make_sequences(HISTORIES, categories=["a", None, "b", "b", "a|b"])
 
-    def stage(name: str = "one", *, digest: str | None = None, repeat_items: bool = False, **params: Any):
+    def stage(
+        name: str = "one",
+        *,
+        digest: str | None = None,
+        repeat_items: bool = False,
+        trained: str = "float32",
+        **params: Any,
+    ):
         student = tmp_path / f"student-{name}"
-        header = checkpoint.Header(SPEC, 5, digest or Vocabulary.load(vocabulary).digest, False, 1, False)
-        checkpoint.save(student, build(SPEC, 5, seed=1), header)
+        spec = SPEC.model_copy(update={"weights": trained})
+        header = checkpoint.Header(spec, 5, digest or Vocabulary.load(vocabulary).digest, False, 1, False)
+        checkpoint.save(student, build(spec, 5, seed=1), header)
         settings = PackageParams(**{"parity": 1e-4, "parity_histories": 3, "repeat_items": repeat_items, **params})
         metrics = package(
             student=student,
@@ -92,6 +104,42 @@ def test_the_card_says_what_it_is_and_what_it_was_made_from(run) -> None:
     assert card["parity_histories"] == 3
     assert card["flops"] > 0
     assert card["parameters"] - card["parameters_without_embeddings"] == 6 * 8
+
+
+@pytest.mark.parametrize(
+    ("trained", "weights", "kept"),
+    [
+        ("float32", "as_trained", "float32"),
+        ("float32", "int8", "int8"),
+        ("int8", "as_trained", "int8"),
+        ("int8", "float32", "float32"),
+    ],
+)
+def test_every_form_serves_the_list_of_the_checkpoint_in_that_form(run, trained: str, weights: str, kept: str) -> None:
+    folder, metrics = run(trained=trained, weights=weights)
+    model, _ = checkpoint.load(folder.parent / "student-one")
+    keep_rounded(model)
+    expected = rounded(model) if kept == "int8" else model
+    packaged = Student.load(folder).packaged
+    histories = np.array([[1, 2, 3, 4], [5, 4, 0, 0], [3, 0, 0, 0]])
+    with torch.no_grad():
+        scores = expected(torch.from_numpy(histories))[:, 1:]
+    found = torch.from_numpy(packaged.scores(histories)[:, 1:])
+    torch.testing.assert_close(found, scores, atol=1e-6, rtol=1e-5)
+    assert torch.equal(found.argsort(descending=True), scores.argsort(descending=True))
+    assert read_json(folder / "package.json")["weights"] == kept
+    assert metrics["parity"] < 1e-6
+    # A student that was trained for eight bits loses nothing by them; another one does.
+    assert (metrics["score_change"] > 1e-5) == (trained != kept == "int8")
+    assert 0.0 <= metrics["top_10_kept"] <= 1.0
+
+
+def test_eight_bits_are_a_quarter_of_the_weights_and_two_bytes_a_row(run) -> None:
+    whole, small = run("whole")[1], run("small", weights="int8")[1]
+    assert (whole["bytes_per_item"], small["bytes_per_item"]) == (6 * 8 * 4 / 5, 6 * (8 + 2) / 5)
+    assert small["weight_bytes"] < 0.45 * whole["weight_bytes"]
+    assert small["parameters"] == whole["parameters"]
+    assert small["parameters_without_embeddings"] == whole["parameters_without_embeddings"]
 
 
 def test_two_packages_of_one_checkpoint_are_equal_bytes(run) -> None:

@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import safetensors.torch
+import torch
 
 from stillhouse.data.files import sha256_tree, write_json, write_none
+from stillhouse.distill.start import ITEMS, truncated
 from stillhouse.errors import StoreError
 from stillhouse.models.checkpoint import load
+from stillhouse.params.distillation import DistillationSpec
 from stillhouse.params.export_soft_targets import ExportSoftTargetsParams
 from stillhouse.params.model import ComputeSpec, GruSpec, TrainingSpec, TransformerSpec
-from stillhouse.params.train_student import DistillationSpec, StudentSpec, TrainStudentParams
+from stillhouse.params.train_student import StudentSpec, TrainStudentParams
 from stillhouse.params.train_teacher import TrainTeacherParams
 from stillhouse.reporting import SilentReporter
 from stillhouse.stages.export_soft_targets import export_soft_targets
 from stillhouse.stages.train_student import train_student
 from stillhouse.stages.train_teacher import train_teacher
+from stillhouse.train import loop
 
 COMPUTE = ComputeSpec(device="cpu", threads=1)
 TRAINING = TrainingSpec(epochs=3, warm_epochs=1, batch_size=16, learning_rate=0.01, warmup_steps=2)
@@ -130,3 +137,115 @@ def test_a_temperature_that_the_store_lacks_is_refused(night: dict[str, Path], t
     with pytest.raises(StoreError, match="temperature must be one of the soft-target store's"):
         run(night, tmp_path / "student", distillation=DistillationSpec(alpha=0.3, temperature=3.0))
     assert not (tmp_path / "student").exists()
+
+
+def distilled(**settings: Any) -> DistillationSpec:
+    """Return the settings of a distillation as params.yaml has them."""
+    return DistillationSpec.model_validate({"alpha": 0.3, "temperature": 1.0} | settings)
+
+
+def test_methods_are_mixed_and_each_is_told_apart(night: dict[str, Path], tmp_path: Path) -> None:
+    kinds = ["soft", "pseudo_labels", "regression", "rejuvenated", "rank_sampling", "listwise", "relations"]
+    mixed = distilled(methods=[{"kind": kind, "weight": 0.5} for kind in kinds])
+    found = run(night, tmp_path / "student", distillation=mixed)
+    names = {name for name in found if name.endswith("_loss") and name != "hard_loss"}
+    assert len(names) == len(kinds)
+    # At temperature 1 nothing is scaled.
+    expected = 0.3 * found["hard_loss"] + 0.7 * 0.5 * sum(found[name] for name in names)
+    assert found["loss"] == pytest.approx(expected, rel=1e-5)
+    assert run(night, tmp_path / "again", distillation=mixed) == found
+    assert sha256_tree(tmp_path / "student") == sha256_tree(tmp_path / "again")
+
+
+def test_the_hard_loss_runs_over_what_the_training_says(night: dict[str, Path], tmp_path: Path) -> None:
+    for alpha in (0.3, 1.0):
+        losses = []
+        for candidates in ("unseen", "all"):
+            training = TRAINING.model_copy(update={"epochs": 1, "learning_rate": 1e-9, "candidates": candidates})
+            name = f"{candidates}-{alpha}"
+            losses.append(
+                run(night, tmp_path / name, training=training, distillation=distilled(alpha=alpha))["hard_loss"]
+            )
+        assert losses[0] < losses[1], "fewer items compete for the same probability"
+
+
+def test_smoothed_labels_train_a_student_alone(night: dict[str, Path], tmp_path: Path) -> None:
+    alone = run(night, tmp_path / "alone", distillation=distilled(alpha=1.0))
+    smoothed = run(night, tmp_path / "smoothed", distillation=distilled(alpha=1.0, label_smoothing=0.2))
+    assert smoothed["loss"] > smoothed["hard_loss"]
+    assert alone["loss"] == alone["hard_loss"]
+
+
+def test_a_student_of_the_teachers_own_kind_and_size_is_born_again(night: dict[str, Path], tmp_path: Path) -> None:
+    found = run(night, tmp_path / "student", student={"model": TEACHER.model})
+    assert load(tmp_path / "student")[1].spec == TEACHER.model
+    assert found["soft_loss"] > 0.0
+
+
+def test_a_cold_student_starts_with_the_teachers_items(night: dict[str, Path], tmp_path: Path) -> None:
+    table = load(tmp_path / "teacher")[0].items.weight.detach()
+    file = night["soft_targets"] / ITEMS
+    file.write_bytes(safetensors.torch.save({"items": table.contiguous()}))
+    still = {"training": TRAINING.model_copy(update={"epochs": 1, "learning_rate": 1e-9})}
+    run(night, tmp_path / "student", student=still, distillation=distilled(start="teacher_items"))
+    found = load(tmp_path / "student")[0].items.weight.detach()
+    torch.testing.assert_close(found, truncated(table, 8), atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"start": "teacher_items"}, "must hold the teacher's item table"),
+        ({"methods": [{"kind": "features"}]}, "must hold the teacher's states"),
+    ],
+)
+def test_what_the_store_does_not_hold_is_refused_before_training(
+    night: dict[str, Path], tmp_path: Path, settings: dict[str, Any], said: str
+) -> None:
+    (night["soft_targets"] / ITEMS).unlink(missing_ok=True)
+    with pytest.raises(StoreError, match=said):
+        run(night, tmp_path / "student", distillation=distilled(**settings))
+    assert not (tmp_path / "student").exists()
+
+
+class _Killed(BaseException):
+    """Ends a run in the middle."""
+
+
+class _Kills(SilentReporter):
+    """Lets so many batches be trained and no more."""
+
+    def __init__(self, batches: int) -> None:
+        self.left = batches
+
+    @contextmanager
+    def progress(self, description: str, total: int) -> Iterator[Any]:
+        yield SimpleNamespace(advance=self._advance)
+
+    def _advance(self, amount: int = 1) -> None:
+        self.left -= amount
+        if self.left < 0:
+            raise _Killed
+
+
+def test_a_run_killed_while_its_schedules_move_ends_with_the_same_bits(
+    night: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Schedules follow progress and batch alone, and so do draws: nothing of them is in the state of a run."""
+    monkeypatch.setattr(loop, "_SAVE_EVERY", 0.0)
+    moving = distilled(
+        alpha={"kind": "adaptive", "sure": 0.1, "unsure": 0.6},
+        temperature={"kind": "cosine", "start": 2.0, "end": 1.0},
+        methods=[{"kind": "soft"}, {"kind": "listwise", "samples": 2}, {"kind": "relations", "positions": 8}],
+        trust="by_confidence",
+        finetune=0.3,
+    )
+    whole = run(night, tmp_path / "whole", distillation=moving)
+    (resume := tmp_path / "resume").mkdir()
+    params = PARAMS.model_copy(update={"distillation": moving})
+    for batches in (1, 4, 5):
+        with pytest.raises(_Killed):
+            train_student(**night, student=tmp_path / "killed", resume=resume, params=params, reporter=_Kills(batches))
+    found = train_student(**night, student=tmp_path / "killed", resume=resume, params=params, reporter=SilentReporter())
+    assert found == whole
+    assert sha256_tree(tmp_path / "killed") == sha256_tree(tmp_path / "whole")

@@ -121,3 +121,29 @@ def test_files_and_values_are_kept_with_the_run(workspace, client, tmp_path):
 def test_a_name_with_a_quote_is_refused(workspace):
     with pytest.raises(RegistryError, match="must hold no quote"):
         runs.open_night_run(workspace, "x' or '1'='1")
+
+
+def test_a_search_has_one_run_and_its_trials_are_nested_in_it(workspace, client):
+    with runs.search_run(workspace, "gru-0123", "gru", {"settings": "alpha"}) as first:
+        with runs.trial_run(workspace, first.run_id, 0, {"alpha": 0.3}) as trial:
+            trial.log([(0, {"valid_ndcg_at_10": 0.1})], {})
+            trial.tag({"end": "pruned"})
+        first.log([], {"best": 0.1})
+    with runs.search_run(workspace, "gru-0123", "gru") as again:
+        assert client.get_run(again.run_id).info.status == "RUNNING"
+    with runs.search_run(workspace, "gru-4567", "gru") as other:
+        pass
+    assert (again.run_id, other.run_id != first.run_id) == (first.run_id, True)
+    found, nested = client.get_run(first.run_id), client.get_run(trial.run_id)
+    assert (found.info.status, found.info.run_name, found.data.metrics) == ("FINISHED", "tune gru", {"best": 0.1})
+    assert (found.data.tags["student"], found.data.tags["settings"]) == ("gru", "alpha")
+    assert (nested.info.status, nested.info.run_name, nested.data.params) == ("FINISHED", "trial 0", {"alpha": "0.3"})
+    assert (nested.data.tags["mlflow.parentRunId"], nested.data.tags["end"]) == (first.run_id, "pruned")
+
+
+def test_a_trial_that_a_killed_search_left_open_is_closed_when_it_goes_on(workspace, client):
+    killed = runs.search_run(workspace, "gru-0123", "gru")
+    trial = runs.trial_run(workspace, killed.__enter__().run_id, 4, {})
+    left = trial.__enter__()
+    with runs.search_run(workspace, "gru-0123", "gru"):
+        assert client.get_run(left.run_id).info.status == "KILLED"

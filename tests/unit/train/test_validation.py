@@ -13,6 +13,7 @@ from stillhouse.data.sequences import Sequences
 from stillhouse.errors import TrainingError
 from stillhouse.evaluate.scoring import score_split
 from stillhouse.models.build import build
+from stillhouse.models.gru import Gru
 from stillhouse.params.model import GruSpec
 from stillhouse.train.validation import ValidationSet
 
@@ -63,3 +64,42 @@ def test_a_split_without_targets_is_refused(make_sequences: Make) -> None:
     events = Sequences.open(make_sequences([[1, 2], [2, 1]])[1])
     with pytest.raises(TrainingError, match="valid split must hold a target, found none"):
         ValidationSet(events, 5)
+
+
+def test_the_train_split_holds_each_users_last_trained_position(make_sequences: Make) -> None:
+    events = _night(make_sequences)
+    some = ValidationSet(events, 3, split="train")
+    users = some._users.tolist()
+    assert sorted(users) == np.flatnonzero(events.train_length >= 2).tolist()
+    for row, target, user in zip(some.histories.tolist(), some.targets.tolist(), users, strict=True):
+        history = events.history(user, int(events.train_length[user])).tolist()
+        assert target == history[-1]
+        assert [item for item in row if item] == history[-4:-1]
+
+
+@torch.no_grad()
+def test_a_trained_position_is_scored_without_its_user(make_sequences: Make) -> None:
+    class Asked(Gru):
+        def forward(self, histories: torch.Tensor, users: torch.Tensor | None = None) -> torch.Tensor:
+            asked.append(users)
+            return super().forward(histories)
+
+    asked: list[torch.Tensor | None] = []
+    events = _night(make_sequences)
+    model = Asked(GruSpec(kind="gru", width=8, blocks=1, length=6, dropout=0.0), 30).eval()
+    ValidationSet(events, 6).ndcg_at_10(model)
+    assert asked == [None]
+    ValidationSet(events, 6, split="train").ndcg_at_10(model)
+    assert sorted(asked[1].tolist()) == np.flatnonzero(events.train_length >= 2).tolist()
+
+
+@pytest.mark.parametrize("repeat_items", [False, True])
+@torch.no_grad()
+def test_candidate_scores_leave_out_what_was_seen(make_sequences: Make, repeat_items: bool) -> None:
+    events = _night(make_sequences, repeat_items=repeat_items)
+    model = build(GruSpec(kind="gru", width=8, blocks=1, length=6, dropout=0.0), 30, seed=2).eval()
+    scores, targets = ValidationSet(events, 6).candidate_scores(model)
+    assert len(scores) == len(targets) == len(events.valid)
+    open_cells = 30 * len(events.valid) - (0 if repeat_items else int(events.valid[:, 1].sum()))
+    assert int(scores.isfinite().sum()) == open_cells
+    assert bool(scores.gather(1, targets.unsqueeze(1)).isfinite().all())

@@ -1,0 +1,358 @@
+"""Quality on MovieLens-1M: teachers, students and methods, each trained by the product's own stages.
+
+``quality.yaml`` names the runs: what each changes in ``params.yaml``, and which teacher a student learns from.
+Every run is a process of its own and leaves a folder; one that is there is not made again, so that a table can be
+filled over days. Leave-one-out, full ranking, seen items filtered; students are ranked by their package.
+
+    .venv/bin/python benchmarks/quality.py --only 'teacher-*' --seeds 3
+    .venv/bin/python benchmarks/quality.py --report
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import fnmatch
+import json
+import os
+import platform
+import resource
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+from _peers.moviellens import default_file, prepared
+
+from stillhouse.data.files import read_json, write_json, write_none
+from stillhouse.data.sequences import Sequences
+from stillhouse.evaluate.paired import lower_bound
+from stillhouse.models.checkpoint import load
+from stillhouse.params.base import build, read_yaml, stage_values
+from stillhouse.params.document import STAGE_PARAMS
+from stillhouse.runner.stage import load_stage
+from stillhouse.train.validation import ValidationSet
+
+ROOT = Path(__file__).parents[1]
+PLAN = Path(__file__).with_name("quality.yaml")
+RESULTS = Path(__file__).with_name("results")
+
+
+class Log:
+    """A reporter that writes each epoch as a line and adds up what epochs took."""
+
+    def __init__(self) -> None:
+        self.epochs: list[dict[str, float]] = []
+
+    def note(self, text: str) -> None:
+        """Print one line."""
+        print(text, flush=True)
+
+    def metrics(self, values: Mapping[str, float], step: int) -> None:
+        """Print an epoch, and keep it."""
+        self.epochs.append(dict(values))
+        print(f"epoch {step + 1}", json.dumps({name: round(value, 4) for name, value in values.items()}), flush=True)
+
+    def progress(self, label: str, total: int) -> Any:
+        """Show nothing."""
+        from stillhouse.reporting import SilentReporter
+
+        return SilentReporter().progress(label, total)
+
+
+def merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return ``base`` with ``changes``; a dotted name reaches into sections."""
+    result = copy.deepcopy(dict(base))
+    for dotted, value in changes.items():
+        *parents, last = dotted.split(".")
+        section = result
+        for key in parents:
+            section = section.setdefault(key, {})
+        section[last] = value
+    return result
+
+
+def settings(plan: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """Return the whole of ``params.yaml`` as the run ``name`` has it."""
+    params = merged(read_yaml(ROOT / "params.yaml"), plan["common"])
+    run = plan["runs"][name]
+    for parent in run.get("like", []):
+        params = merged(params, plan["runs"][parent].get("params", {}))
+    return merged(params, run.get("params", {}))
+
+
+def stage(name: str, params: Mapping[str, Any], **paths: Any) -> Mapping[str, Any]:
+    """Run one stage's function on ``paths`` with its settings of ``params``."""
+    function, _ = load_stage(name)
+    model = STAGE_PARAMS[name]
+    values = stage_values(model, params, {}, "student" if model.instances else None)
+    return function(**paths, params=build(model, values, name))
+
+
+def made(folder: Path) -> Path:
+    """Return ``folder``, gone and to be made anew by a stage; its parent stands."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def ranks_of(teacher: Path, sequences: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Return the leave-one-out ranks of the test and the validation targets, each int64 [n] in user order."""
+    events = Sequences.open(sequences)
+    model, _ = load(teacher)
+    found = []
+    for split in ("test", "valid"):
+        targets = np.asarray(events.targets(split))
+        held = ValidationSet(events, model.length, split=split)
+        order = np.argsort(np.minimum(targets[:, 1], model.length), kind="stable")
+        back = np.empty(len(order), np.int64)
+        back[order] = held.ranks(model).numpy()
+        found.append(back)
+    return found[0], found[1]
+
+
+def gains(ranks: np.ndarray) -> np.ndarray:
+    """Return each target's part of NDCG@10."""
+    return np.where(ranks <= 10, 1.0 / np.log2(ranks + 1.0), 0.0)
+
+
+def train_one(plan: Mapping[str, Any], name: str, seed: int, work: Path) -> None:
+    """Make the run ``name`` with ``seed`` in ``work``/runs: in this process, which is its own."""
+    run, folder = plan["runs"][name], work / "runs" / f"{name}.{seed}"
+    folder.mkdir(parents=True, exist_ok=True)
+    params = merged(settings(plan, name), {"seed": seed})
+    data = work / "data"
+    common: dict[str, Any] = {"vocabulary": data / "vocabulary", "sequences": data / "sequences"}
+    write_none(folder / "none")
+    log, began = Log(), time.monotonic()
+    resume = folder / "resume"
+    resume.mkdir(exist_ok=True)
+    if run["role"] == "teacher":
+        figures = _teacher(params, folder, common, log, resume)
+    else:
+        teacher = work / "runs" / f"{run['teacher']}.{run.get('teacher_seed', 1)}"
+        figures = _student(params, folder, common, log, resume, _store(params, teacher, common), run)
+    epochs = [each["epoch_seconds"] for each in log.epochs]
+    figures |= {
+        "seconds": time.monotonic() - began,
+        "epoch_seconds": float(np.median(epochs)) if epochs else None,
+        "epochs": len(epochs),
+        "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "role": run["role"],
+        "seed": seed,
+    }
+    write_json(folder / "result.json", figures)
+    shutil.rmtree(resume, ignore_errors=True)
+    print(json.dumps(figures), flush=True)
+
+
+def _teacher(params: dict[str, Any], folder: Path, common: dict[str, Any], log: Log, resume: Path) -> dict[str, Any]:
+    trained = stage(
+        "train_teacher",
+        params,
+        **common,
+        previous_teacher=folder / "none",
+        teacher=made(folder / "teacher"),
+        resume=resume,
+        reporter=log,
+    )
+    checked = stage(
+        "check_teacher",
+        params,
+        **common,
+        teacher=folder / "teacher",
+        previous_teacher=folder / "none",
+        checked=folder / "checked.json",
+        timings=folder / "timings.json",
+        reporter=log,
+    )
+    test, valid = ranks_of(folder / "teacher", common["sequences"])
+    np.savez(folder / "ranks.npz", test=test, valid=valid)
+    extra = {name: checked[name] for name in ("bytes", "parameters", "train_ndcg_at_10") if name in checked}
+    return {**_quality(test, valid), "best_epoch": trained.get("best_epoch"), **extra}
+
+
+def _student(
+    params: dict[str, Any], folder: Path, common: dict[str, Any], log: Log, resume: Path, store: Path, run: Any
+) -> dict[str, Any]:
+    student, package = folder / "student", folder / "package"
+    paths = {"soft_targets": store, "previous_student": folder / "none", "student": made(student), "resume": resume}
+    trained = stage("train_student", params, **common, **paths, reporter=log)
+    packed = stage("package", params, **common, student=student, package=made(package), reporter=log)
+    evaluated = stage(
+        "evaluate",
+        params,
+        **common,
+        package=package,
+        evaluation=made(folder / "evaluation"),
+        timings=folder / "timings.json",
+        reporter=log,
+    )
+    test, valid = ranks_of(student, common["sequences"])
+    np.savez(folder / "ranks.npz", test=test, valid=valid)
+    served = evaluated["leave_one_out"]
+    names = ("bytes", "parameters", "parameters_without_embeddings", "flops")
+    return {
+        **_quality(test, valid),
+        "served_ndcg_at_10": served["ndcg_at_10"],
+        "best_epoch": trained["best_epoch"],
+        **{name: packed[name] for name in names},
+        "p50_ms": read_json(folder / "timings.json").get("p50_ms"),
+        "track": run.get("track"),
+    }
+
+
+def _quality(test: np.ndarray, valid: np.ndarray) -> dict[str, float]:
+    return {
+        "ndcg_at_10": float(gains(test).mean()),
+        "hr_at_10": float((test <= 10).mean()),
+        "valid_ndcg_at_10": float(gains(valid).mean()),
+    }
+
+
+def _store(params: dict[str, Any], teacher: Path, common: dict[str, Any]) -> Path:
+    """Return the soft targets of ``teacher``, exported with the settings of the student's run, once."""
+    wanted = json.dumps(params["export_soft_targets"], sort_keys=True)
+    key = f"soft_targets-{abs(hash_of(wanted)):08x}"
+    store = teacher / key
+    if not store.exists():
+        resume = teacher / f"{key}.resume"
+        resume.mkdir(exist_ok=True)
+        stage(
+            "export_soft_targets",
+            params,
+            **common,
+            teacher=teacher / "teacher",
+            checked=teacher / "checked.json",
+            soft_targets=store,
+            resume=resume,
+            reporter=Log(),
+        )
+        shutil.rmtree(resume, ignore_errors=True)
+    return store
+
+
+def hash_of(text: str) -> int:
+    """Return 32 bits of ``text`` that are the same in every process."""
+    import zlib
+
+    return zlib.crc32(text.encode())
+
+
+def table(plan: Mapping[str, Any], work: Path) -> list[dict[str, Any]]:
+    """Return a row a run: means over seeds, against the teacher and the same student alone."""
+    rows = []
+    for name, run in plan["runs"].items():
+        folders = sorted((work / "runs").glob(f"{name}.[0-9]*"))
+        done = [folder for folder in folders if (folder / "result.json").exists()]
+        if not done:
+            continue
+        found = [read_json(folder / "result.json") for folder in done]
+        row: dict[str, Any] = {"run": name, "seeds": len(done), "role": run["role"], "track": run.get("track")}
+        for key in found[0]:
+            values = [one.get(key) for one in found]
+            if all(isinstance(value, int | float) for value in values):
+                row[key] = float(np.mean(values))
+        if run["role"] == "student":
+            row |= _against(plan, work, name, done)
+        rows.append(row)
+    return rows
+
+
+def _against(plan: Mapping[str, Any], work: Path, name: str, done: list[Path]) -> dict[str, Any]:
+    """Compare with the teacher (ratio and its bound) and with the same student alone (gap closed and its interval)."""
+    run = plan["runs"][name]
+    mine = np.mean([gains(np.load(folder / "ranks.npz")["test"]) for folder in done], axis=0)
+    teacher_folder = work / "runs" / f"{run['teacher']}.{run.get('teacher_seed', 1)}"
+    teacher = gains(np.load(teacher_folder / "ranks.npz")["test"])
+    share = float(mine.mean() / teacher.mean())
+    # The bound of mine - r * teacher is at least 0 for the largest r that the users bear.
+    low, high = 0.0, 2.0
+    for _ in range(30):
+        middle = (low + high) / 2
+        low, high = (middle, high) if lower_bound(mine - middle * teacher, 0.95, 500, 1) >= 0 else (low, middle)
+    result: dict[str, Any] = {"of_teacher": share, "of_teacher_bound": low}
+    alone = [f for f in sorted((work / "runs").glob(f"{run.get('alone', '-')}.[0-9]*")) if (f / "ranks.npz").exists()]
+    if alone:
+        base = np.mean([gains(np.load(folder / "ranks.npz")["test"]) for folder in alone], axis=0)
+        gap, error = float((teacher - base).mean()), float((teacher - base).std() / np.sqrt(len(base)))
+        result |= {"gap_closed": float((mine - base).mean() / gap), "gap_in_errors": gap / error}
+        draw = np.random.default_rng(1)
+        closed = []
+        for _ in range(1000):
+            users = draw.integers(0, len(base), len(base))
+            closed.append((mine - base)[users].mean() / (teacher - base)[users].mean())
+        result |= {
+            "gap_closed_low": float(np.quantile(closed, 0.025)),
+            "gap_closed_high": float(np.quantile(closed, 0.975)),
+        }
+    return result
+
+
+def report(plan: Mapping[str, Any], work: Path) -> None:
+    """Print the table and write the JSON."""
+    rows = table(plan, work)
+    print(
+        f"{'run':<34}{'seeds':>6}{'NDCG@10':>9}{'HR@10':>8}{'of teacher':>12}{'bound':>8}"
+        f"{'gap':>7}{'kB':>8}{'s/epoch':>9}{'MB':>7}"
+    )
+
+    def shown(row: Mapping[str, Any], key: str, form: str, scale: float = 1.0) -> str:
+        return format(row[key] * scale, form) if row.get(key) is not None else "–"
+
+    for row in rows:
+        print(
+            f"{row['run']:<34}{row['seeds']:>6}{row['ndcg_at_10']:>9.4f}{row['hr_at_10']:>8.4f}"
+            f"{shown(row, 'of_teacher', '.1%'):>12}{shown(row, 'of_teacher_bound', '.1%'):>8}"
+            f"{shown(row, 'gap_closed', '.0%'):>7}{shown(row, 'bytes', '.0f', 1e-3):>8}"
+            f"{shown(row, 'epoch_seconds', '.1f'):>9}{shown(row, 'peak_mb', '.0f'):>7}"
+        )
+    RESULTS.mkdir(exist_ok=True)
+    machine = {"cores": os.cpu_count(), "python": platform.python_version(), "platform": platform.machine()}
+    write_json(RESULTS / "quality.json", {"machine": machine, "rows": rows})
+
+
+def main() -> None:
+    """Make what is missing, then report."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, default=default_file(), help="interactions.parquet of MovieLens-1M")
+    parser.add_argument(
+        "--work", type=Path, default=Path(__file__).with_name("work") / "quality", help="runs are kept here"
+    )
+    parser.add_argument("--only", default="*", help="which runs (a pattern)")
+    parser.add_argument("--seeds", type=int, default=1, help="seeds of each run: 1, 2, ... (default: 1)")
+    parser.add_argument("--report", action="store_true", help="make nothing, print what is there")
+    parser.add_argument("--one", nargs=2, metavar=("RUN", "SEED"), help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    plan = yaml.safe_load(PLAN.read_text(encoding="utf-8"))
+    arguments.work.mkdir(parents=True, exist_ok=True)
+    if arguments.one:
+        train_one(plan, arguments.one[0], int(arguments.one[1]), arguments.work)
+        return
+    if not arguments.report:
+        prepared(arguments.data, arguments.work / "data")
+        for name, run in plan["runs"].items():
+            if not fnmatch.fnmatch(name, arguments.only):
+                continue
+            for seed in range(1, min(arguments.seeds, run.get("most_seeds", 99)) + 1):
+                if (arguments.work / "runs" / f"{name}.{seed}" / "result.json").exists():
+                    continue
+                print(f"== {name}, seed {seed}", flush=True)
+                command = [sys.executable, __file__, "--work", str(arguments.work), "--one", name, str(seed)]
+                log = arguments.work / f"{name}.{seed}.log"
+                with log.open("w") as out:
+                    if subprocess.run(command, stdout=out, stderr=subprocess.STDOUT, check=False).returncode:
+                        print(f"   failed: see {log}", flush=True)
+    report(plan, arguments.work)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,112 @@
+"""Rejuvenated cross-entropy: the teacher's probabilities where the student's own list is, and on the way there."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from stillhouse.distill.method import Method, Said
+from stillhouse.distill.protocol import PositionBatch
+from stillhouse.distill.teacher_rows import TeacherRows
+
+__all__ = ["Rejuvenated"]
+
+#: Most of the teacher's items that lift the odds of a student's item above them.
+_MOST_BELOW = 50
+
+
+class Rejuvenated(Method):
+    """The cross-entropy of teacher and student on two sets of items, weighed by how far the student is.
+
+    A cross-entropy over some items bounds the student's NDCG among them only if every item that
+    the student ranks above one of them is among them too. The teacher's list is not such a set; the
+    student's own list is. So with Q_T the teacher's K best unseen items (those of the store) and
+    Q_S the student's::
+
+        loss = (1 - g) CE over Q_S + g CE over A ∪ (Q_T without Q_S),      g = exp(-beta * |Q_T ∩ A| / |Q_T|)
+
+    Each CE is between softmaxes over its own set. A are K of the student's best 2 K items, drawn
+    without replacement with log-odds (1 + how many items of Q_T stand at or below it in that
+    list, at most 50) / ``decay``: what the student puts above the teacher's choice. As the
+    student learns, Q_S holds more of Q_T and the first term takes over.
+
+    The store knows the teacher's scores of Q_T, not of every item that a student may like: any
+    other counts as much as the tail does on average, ``exp(tail_lse) / tail_size``.
+
+    Source: Z. Zhu, W. Zhang, "Rejuvenating Cross-Entropy Loss in Knowledge Distillation for
+    Recommender Systems", arXiv 2509.20989 (and its published code, which this follows where
+    the text leaves a choice).
+    """
+
+    name = "rejuvenated_loss"
+
+    def __init__(self, k: int, *, beta: float = 5.0, decay: float = 10.0) -> None:
+        """Compare sets of ``k`` items: how many the store holds a position."""
+        self._k, self._beta, self._decay = k, beta, decay
+        self.top = 2 * k
+
+    def prepare(self, batch: PositionBatch, teacher: TeacherRows) -> Mapping[str, Tensor]:
+        """Return the noise that draws A, the teacher's logits of its items, and that of any other."""
+        noise = torch.rand((len(batch), self.top), device=teacher.items.device).clamp_(1e-9, 1.0 - 1e-7)
+        even = teacher.tail_lse - teacher.tail_size.clamp_min(1.0).log()
+        return {
+            "noise": -(-noise.log()).log(),
+            "logits": teacher.scores / teacher.temperature,
+            "other": even.masked_fill(teacher.tail_size == 0, -torch.inf),
+        }
+
+    def loss(self, said: Said) -> Tensor:
+        """Return the weighed cross-entropy at each position, float [n], without the factor temperature²."""
+        if said.top_items is None or said.top_scores is None:
+            raise ValueError("the student's best items must be given, found none")
+        items, t = said.top_items, said.temperature
+        same = (items.unsqueeze(2) == said.teacher.items.unsqueeze(1)) & (items != 0).unsqueeze(2)
+        logits = torch.where(
+            same.any(dim=2), self._at(same, said.own["logits"]), said.own["other"].unsqueeze(1)
+        ).masked_fill(items == 0, -torch.inf)
+        chosen = self._drawn(same, items, said.own["noise"])
+        both = same & chosen.unsqueeze(2)
+        listed = same[:, : self._k].any(dim=1)
+        left = ~listed & ~both.any(dim=1) & ~said.teacher.padding
+        at_its_list = _cross_entropy(logits[:, : self._k], said.top_scores[:, : self._k] / t)
+        kept = torch.cat([chosen, left], dim=1)
+        teachers = torch.cat([logits, said.own["logits"]], dim=1).masked_fill(~kept, -torch.inf)
+        students = torch.cat([said.top_scores, said.head], dim=1).masked_fill(~kept, -torch.inf)
+        on_the_way = _cross_entropy(teachers, students / t)
+        overlap = both.any(dim=1).sum(dim=1) / (~said.teacher.padding).sum(dim=1).clamp_min(1)
+        far = torch.exp(-self._beta * overlap)
+        return (1.0 - far) * at_its_list + far * on_the_way
+
+    def scale(self, temperature: float) -> float:
+        """Return temperature²."""
+        return temperature**2
+
+    def _drawn(self, same: Tensor, items: Tensor, noise: Tensor) -> Tensor:
+        """Which of the student's items are A, bool [n, top]."""
+        listed = same.any(dim=2)
+        below = listed.flip(1).cumsum(1).flip(1).clamp_max(_MOST_BELOW)
+        keys = (below + 1.0) / self._decay + noise[:, : below.shape[1]]
+        keys = keys.masked_fill(items == 0, -torch.inf)
+        best = keys.topk(min(self._k, keys.shape[1]), dim=1)
+        chosen = torch.zeros_like(listed).scatter_(1, best.indices, True)
+        return chosen & (items != 0)
+
+    @staticmethod
+    def _at(same: Tensor, logits: Tensor) -> Tensor:
+        """Return the teacher's logit of each student's item that it lists, float [n, top]."""
+        place = same.to(torch.uint8).argmax(dim=2)
+        return logits.gather(1, place)
+
+
+def _cross_entropy(theirs: Tensor, ours: Tensor) -> Tensor:
+    """Return the cross-entropy of softmaxes over the real places of a row, float [n]; -inf on both sides is none.
+
+    A row without two real places has nothing to compare and the loss 0.
+    """
+    real = ~torch.isneginf(theirs) & ~torch.isneginf(ours)
+    empty = ~real.any(dim=1, keepdim=True)
+    probs = theirs.masked_fill(~real, -torch.inf).masked_fill(empty, 0.0).softmax(dim=1)
+    logs = ours.masked_fill(~real, -torch.inf).masked_fill(empty, 0.0).log_softmax(dim=1)
+    return -(probs * logs.masked_fill(~real, 0.0)).sum(dim=1).masked_fill(empty.squeeze(1), 0.0)

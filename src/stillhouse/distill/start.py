@@ -1,0 +1,108 @@
+"""Students that start from the teacher: its item table, cut to the student's width."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from stillhouse.errors import StoreError
+
+__all__ = ["ITEMS", "read_item_table", "start_from", "truncated"]
+
+#: The teacher's item table within a soft-target store.
+ITEMS = "items.safetensors"
+#: A student's item table among its weights.
+_ROWS = "items.weight"
+
+
+def read_item_table(store: Path, n_items: int) -> Tensor:
+    """Return the teacher's item table from the soft-target store in ``store``.
+
+    Args:
+        store: the directory of the store.
+        n_items: items of tonight's vocabulary.
+
+    Returns:
+        float32 [n_items + 1, teacher's width]; row 0 is padding.
+
+    Raises:
+        StoreError: the store holds none (the teacher has no such table), or it is damaged or of other items.
+    """
+    file = store / ITEMS
+    try:
+        table: Tensor = safetensors.torch.load(file.read_bytes())["items"].float()
+    except FileNotFoundError:
+        raise StoreError(
+            f"the soft-target store must hold the teacher's item table for start: teacher_items, found no {ITEMS} in "
+            f"{store} (params.yaml: train_student.distillation.start): set start to fresh, or take a teacher that "
+            "scores by an item table and export its soft targets again"
+        ) from None
+    except (safetensors.SafetensorError, KeyError) as error:
+        raise StoreError(f"{file} must be whole, found it damaged ({error}): export the soft targets again") from None
+    if table.ndim != 2 or len(table) != n_items + 1 or not bool(table.isfinite().all()):
+        raise StoreError(
+            f"{file} must hold {n_items + 1} rows of finite numbers, found shape {tuple(table.shape)}: "
+            "export the soft targets again"
+        )
+    return table
+
+
+def truncated(table: Tensor, width: int) -> Tensor:
+    """Return the rows of ``table`` in their ``width`` most important directions: its truncated SVD.
+
+    No other table of that width has inner products nearer to those of ``table`` (least squares).
+    A direction's sign is the one that makes its largest weight positive, so that the result is
+    one table and not one of many.
+
+    Args:
+        table: float [n_items + 1, D], row 0 is padding.
+        width: at least 1; beyond D the further columns are 0.
+
+    Returns:
+        float32 [n_items + 1, width]; row 0 is zero.
+
+    Source: C. Eckart, G. Young, "The Approximation of One Matrix by Another of Lower Rank", Psychometrika 1936.
+
+    >>> truncated(torch.tensor([[0.0, 0.0], [3.0, 4.0], [6.0, 8.0]]), 1).round(decimals=4)
+    tensor([[ 0.],
+            [ 5.],
+            [10.]])
+    """
+    exact = table.double()
+    exact[0] = 0.0
+    directions = torch.linalg.eigh(exact.T @ exact).eigenvectors.flip(1)[:, :width]
+    largest = directions.abs().argmax(dim=0, keepdim=True)
+    rows = exact @ (directions * directions.gather(0, largest).sign())
+    if rows.shape[1] < width:
+        rows = torch.cat([rows, rows.new_zeros((len(rows), width - rows.shape[1]))], dim=1)
+    found: Tensor = rows.float()
+    return found
+
+
+def start_from(student: nn.Module, table: Tensor) -> None:
+    """Make ``table``, cut to the student's width, the item table of a fresh student, in place.
+
+    Columns beyond the teacher's width keep what was drawn.
+
+    Args:
+        student: with the weight ``items.weight``, float [n_items + 1, width].
+        table: float [n_items + 1, D], the teacher's.
+
+    Raises:
+        StoreError: the student's items share parts, so that no row can be given to one of them.
+    """
+    state = student.state_dict()
+    if _ROWS not in state:
+        raise StoreError(
+            "a student that starts from the teacher's items must have a vector of its own for each, found shared ones "
+            "(params.yaml: students: model.items): set train_student.distillation.start to fresh"
+        )
+    rows = state[_ROWS].clone()
+    cut = truncated(table, min(rows.shape[1], table.shape[1]))
+    rows[:, : cut.shape[1]] = cut
+    rows[0] = 0.0
+    student.load_state_dict({**state, _ROWS: rows})

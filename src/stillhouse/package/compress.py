@@ -1,0 +1,81 @@
+"""A student in the form in which it is served: matrices as floats or as eight-bit codes."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from onnx import TensorProto
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from stillhouse.models.product_items import ProductItems
+from stillhouse.models.quantised import dequantise, matrices, quantise
+from stillhouse.package.compact import WIDEN
+
+__all__ = ["exportable", "rounded"]
+
+
+def exportable(model: nn.Module, *, int8: bool) -> nn.Module:
+    """Return a copy of ``model`` to export: what is kept in few bits stays in few bits in the graph.
+
+    It scores as `rounded`'s copy does, or as ``model`` itself where nothing is rounded. In the
+    graph each matrix is one int8 initialiser and a ``DequantizeLinear`` node.
+
+    Args:
+        model: on the CPU, its weights float32 and plain (`stillhouse.models.quantised.keep_rounded`).
+        int8: whether its matrices are kept as codes and scales.
+    """
+    other = copy.deepcopy(model).requires_grad_(False).eval()
+    if int8:
+        for layer, name in list(matrices(other)):
+            # torch's check wants codes to be of the type of the weight, which they are not on purpose.
+            parametrize.register_parametrization(layer, name, _Decoded(), unsafe=True)
+    for layer in list(other.modules()):
+        if isinstance(layer, ProductItems):
+            parametrize.register_parametrization(layer, "codes", _Widened(), unsafe=True)
+    return other
+
+
+def rounded(model: nn.Module) -> nn.Module:
+    """Return a copy of ``model`` with every matrix rounded to what its codes stand for, as plain float32 weights."""
+    other = copy.deepcopy(model).requires_grad_(False).eval()
+    for layer, name in matrices(other):
+        weight = layer.get_parameter(name)
+        weight.copy_(dequantise(*quantise(weight)))
+    return other
+
+
+class _Decoded(nn.Module):
+    """Keeps a weight as codes and scales, and gives it back when it is asked for."""
+
+    def right_inverse(self, weight: Tensor) -> tuple[Tensor, Tensor]:
+        """Return what is kept: codes int8, and scales in bfloat16, of which they are values."""
+        codes, scales = quantise(weight)
+        return codes, scales.bfloat16()
+
+    def forward(self, codes: Tensor, scales: Tensor) -> Tensor:
+        """Return the weight, float32."""
+        if not torch.onnx.is_in_onnx_export():
+            return dequantise(codes, scales.float())
+        return torch.onnx.ops.symbolic(
+            "DequantizeLinear",
+            (codes, _widened(scales, torch.float32)),
+            attrs={"axis": 0},
+            dtype=torch.float32,
+            shape=codes.shape,
+        )
+
+
+class _Widened(nn.Module):
+    """Gives codes of one byte as the int64 that arithmetic on them needs."""
+
+    def forward(self, codes: Tensor) -> Tensor:
+        """Return ``codes`` as int64."""
+        return _widened(codes, torch.int64) if torch.onnx.is_in_onnx_export() else codes.to(torch.int64)
+
+
+def _widened(values: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return ``values`` as ``dtype``, by a node that the exporter does not work out: the file keeps them narrow."""
+    to = {torch.float32: TensorProto.FLOAT, torch.int64: TensorProto.INT64}[dtype]
+    return torch.onnx.ops.symbolic(WIDEN, (values,), attrs={"to": int(to)}, dtype=dtype, shape=values.shape)
