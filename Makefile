@@ -1,5 +1,5 @@
 # Two commands: `make run` and `make test`. Each makes the environment first where it is missing.
-.PHONY: run test quick check deps names requirements
+.PHONY: run test quick check bench deps names requirements
 
 PYTHON ?= python3.11
 VENV ?= .venv
@@ -32,6 +32,12 @@ $(VENV)/ready: requirements.txt pyproject.toml
 requirements: $(VENV)/ready
 	$(BIN)/python -m uv pip compile --quiet --upgrade --python-version 3.11 --no-emit-find-links --no-header requirements.in -o requirements.txt
 	sed -i 's/^torch==\([0-9.]*\)+cpu/torch==\1/' requirements.txt
+
+bench: $(VENV)/ready
+	$(BIN)/python benchmarks/stage_cost.py --short
+	$(BIN)/python benchmarks/data_scaling.py --short
+	$(BIN)/python benchmarks/store.py --short
+	$(BIN)/python benchmarks/warm_nights.py --short
 
 deps: $(VENV)/ready
 	$(BIN)/python scripts/code_deps.py

@@ -175,29 +175,38 @@ def main() -> None:
         print(json.dumps(perform(given.perform, given.folder, given.rows)))
         return
     sizes, repeat = (SHORT, 1) if given.short else (ROWS, given.repeat)
+    name = "data_scaling_short" if given.short else "data_scaling"
     load = [round(os.getloadavg()[0], 1)]
     rounds: list[dict[int, dict[str, dict[str, float]]]] = []
     for number in range(repeat):
         rounds.append({rows: once(rows) for rows in sizes})
         load.append(round(os.getloadavg()[0], 1))
         print(f"round {number + 1} of {repeat}: load {load[-1]}", file=sys.stderr)
-    report("data_scaling_short" if given.short else "data_scaling", sizes, rounds, load)
+        points = [_point(rows, [one[rows] for one in rounds]) for rows in sizes]
+        keep(name, points, len(rounds), load)
+    show(points)
 
 
-def report(
-    name: str, sizes: tuple[int, ...], rounds: list[dict[int, dict[str, dict[str, float]]]], load: list[float]
-) -> None:
-    """Print medians and how straight they are; write JSON and the plot under ``name``."""
-    points = [_point(rows, [one[rows] for one in rounds]) for rows in sizes]
+def fits(points: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Return stage and figure → how straight it is."""
+    rows = [point["rows"] for point in points]
+    return {f"{of}, {key}": straightness(rows, [point[of][key] for point in points]) for of in STAGES for key in KEYS}
+
+
+def keep(name: str, points: list[dict[str, Any]], rounds: int, load: list[float]) -> None:
+    """Write the medians so far as JSON and as a plot: a long run that is cut short leaves what it found."""
+    limits = {"seconds": SECONDS, "peak_gib": GIB}
+    write(name, sys.argv, rounds=rounds, load=load, limits=limits, points=points, fits=fits(points))
+    draw(points, RESULTS / f"{name}.svg")
+
+
+def show(points: list[dict[str, Any]]) -> None:
+    """Print the medians and how straight they are."""
     head = ["rows", *(f"{stage} {what}" for stage in STAGES for what in ("s", "best", "cpu s", "GiB")), "both s"]
     table(head, [_row(point) for point in points])
     print()
-    fits = {f"{stage}, {key}": _fit(points, stage, key) for stage in STAGES for key in KEYS}
     head = ["line through", "fixed", "a million rows", "R2", "worst point", "exponent"]
-    table(head, [[name, *_shown(fit)] for name, fit in fits.items()])
-    limits = {"seconds": SECONDS, "peak_gib": GIB}
-    write(name, sys.argv, rounds=len(rounds), load=load, limits=limits, points=points, fits=fits)
-    draw(points, RESULTS / f"{name}.svg")
+    table(head, [[name, *_shown(fit)] for name, fit in fits(points).items()])
 
 
 def _row(point: dict[str, Any]) -> list[str]:
@@ -225,10 +234,6 @@ def _point(size: int, costs: list[dict[str, dict[str, float]]]) -> dict[str, Any
         point[stage]["best_seconds"] = min(every["seconds"])
         point[stage]["every"] = every
     return point
-
-
-def _fit(points: list[dict[str, Any]], stage: str, key: str) -> dict[str, Any]:
-    return straightness([point["rows"] for point in points], [point[stage][key] for point in points])
 
 
 if __name__ == "__main__":

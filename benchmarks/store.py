@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import argparse
 import inspect
+import shutil
 import statistics
 import sys
 import tempfile
@@ -156,7 +157,8 @@ class Night:
         save(self.folder / "teacher", model, Header(spec, self.words.n_items, self.words.digest, False, 1, False))
 
     def export(self, name: str, changes: Mapping[str, Any]) -> tuple[Path, Mapping[str, Any]]:
-        """Write the store ``name``."""
+        """Write the store ``name``; what stood there would be kept where it fits, so it goes first."""
+        shutil.rmtree(self.folder / name, ignore_errors=True)
         resume = Path(tempfile.mkdtemp(dir=self.folder))
         figures = self.stage(
             "export_soft_targets",

@@ -37,7 +37,7 @@ def _teacher(
     def double(values: list[float]) -> torch.Tensor:
         return torch.tensor([values], dtype=torch.float64).reshape(1, -1)
 
-    return TeacherRows.make(
+    return TeacherRows(
         temperature,
         items=torch.tensor([[item for item, _ in head]]),
         scores=double([score for _, score in head]),
@@ -45,6 +45,7 @@ def _teacher(
         tail_items=torch.tensor([[item for item, _, _ in draws]], dtype=torch.int64).reshape(1, -1),
         tail_scores=double([score for _, score, _ in draws]),
         tail_logq=double([logq for _, _, logq in draws]),
+        unseen=torch.tensor([3.0], dtype=torch.float64),
     )
 
 

@@ -50,6 +50,7 @@ class _Cells:
         self.rows, items = seen
         self.flat = torch.add(items, self.rows, alpha=columns)
         self.counts = seen.counts if isinstance(seen, Seen) else torch.bincount(self.rows, minlength=rows)
+        self.most = int(self.counts.max()) if rows else 0
 
     def fill(self, table: Tensor, value: float) -> None:
         """Write ``value`` into the cells of ``table``."""
@@ -74,8 +75,8 @@ class Look:
     def __init__(self, scores: Tensor, wanted: Wanted) -> None:
         """Look at ``scores``, float [n, n_items + 1], which is used up; column 0 is never a candidate."""
         self._wanted, self._columns = wanted, scores.shape[1]
-        self._padding = wanted.items == 0
-        self.scores = scores.gather(1, wanted.items).masked_fill_(self._padding, -torch.inf)
+        scores[:, 0] = -torch.inf
+        self.scores = scores.gather(1, wanted.items)
         self._none = scores.new_zeros(len(scores))
         self.mean = scores[:, 1:].mean(dim=1) if wanted.mean else self._none
         # What stands at padding must not be the best, and must not be far from it either.
@@ -133,7 +134,8 @@ class Look:
         if at_scores is not None or self._at_head is not None:
             result.scatter_add_(1, self._wanted.items, self._at_items(at_scores))
         if at_top is not None and self.top_items is not None:
-            result.scatter_add_(1, self.top_items, at_top.masked_fill(self.top_items == 0, 0.0))
+            result.scatter_add_(1, self.top_items, at_top)
+        # Whatever was handed back for padding.
         result[:, 0] = 0.0
         return result
 
@@ -159,7 +161,7 @@ class Look:
         unseen = (tail if head is None else tail + head.sum(dim=1)).clamp_min(_LEAST)
         if apart and wanted.head is not None:
             # Exactly 0 means that there is no tail; next to nothing is counted as next to nothing.
-            tail = tail.clamp_min(_LEAST).masked_fill_(self._tailless(wanted.head), 0.0)
+            tail = self._without_tailless(tail.clamp_min(_LEAST), wanted.head)
         total = unseen if seen is None or self._cells is None else unseen + self._cells.sums(seen)
         return _Table(exps, head, seen, total, unseen, tail)
 
@@ -172,10 +174,11 @@ class Look:
 
     def _at_items(self, at_scores: Tensor | None) -> Tensor:
         """Return what is added at the wanted items: their own gradient, and that of the sums over the head."""
-        found = torch.zeros_like(self.scores) if at_scores is None else at_scores.masked_fill(self._padding, 0.0)
         at = self._wanted.head_at
-        if self._at_head is not None and at is not None:
-            found[:, at : at + self._at_head.shape[1]] += self._at_head
+        if self._at_head is None or at is None:
+            return torch.zeros_like(self.scores) if at_scores is None else at_scores
+        found = torch.zeros_like(self.scores) if at_scores is None else at_scores.clone()
+        found[:, at : at + self._at_head.shape[1]] += self._at_head
         return found
 
     def _take_top(self, exps: Tensor, temperature: float) -> None:
@@ -184,12 +187,15 @@ class Look:
         self.top_items = items.masked_fill_(none, 0)
         self.top_scores = best.log_().mul_(temperature).add_(self._peak.unsqueeze(1))
 
-    def _tailless(self, head: Tensor) -> Tensor:
-        """Which rows have no unseen item outside the head, bool [n]."""
+    def _without_tailless(self, tail: Tensor, head: Tensor) -> Tensor:
+        """Write 0 into ``tail``, [n], where a row has no unseen item outside the head."""
+        candidates = self._columns - 1
+        if head.shape[1] + (0 if self._cells is None else self._cells.most) < candidates:
+            return tail
         taken = (head != 0).sum(dim=1)
         if self._cells is not None:
             taken += self._cells.counts
-        return taken >= self._columns - 1
+        return tail.masked_fill_(taken >= candidates, 0.0)
 
     def _through(
         self, table: _Table, temperature: float, total: Tensor | None, unseen: Tensor | None, tail: Tensor | None

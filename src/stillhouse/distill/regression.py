@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import torch
 from torch import Tensor
 
 from stillhouse.distill.heads import centred, standardised
 from stillhouse.distill.method import Method, Said
-from stillhouse.distill.protocol import PositionBatch
-from stillhouse.distill.teacher_rows import TeacherRows
 
 __all__ = ["Regression"]
 
@@ -35,17 +31,13 @@ class Regression(Method):
         self._draws = draws
         self._scaled = standardised if standardise else centred
 
-    def prepare(self, batch: PositionBatch, teacher: TeacherRows) -> Mapping[str, Tensor]:
-        """Return the teacher's side."""
-        real, scores = ~teacher.padding, teacher.scores
-        if self._draws:
-            drawn = (teacher.tail_items != 0) & ~torch.isinf(teacher.tail_logq)
-            real, scores = torch.cat([real, drawn], dim=1), torch.cat([scores, teacher.tail_scores], dim=1)
-        return {"real": real, "theirs": self._scaled(scores, real)}
-
     def loss(self, said: Said) -> Tensor:
         """Return the mean squared difference at each position, float [n]."""
-        real = said.own["real"]
-        scores = torch.cat([said.head, said.drawn], dim=1) if self._draws else said.head
-        apart = self._scaled(scores, real) - said.own["theirs"]
+        teacher = said.teacher
+        real, theirs, ours = ~teacher.padding, teacher.scores, said.head
+        if self._draws:
+            counts = (teacher.tail_items != 0) & ~torch.isinf(teacher.tail_logq)
+            real = torch.cat([real, counts], dim=1)
+            theirs, ours = torch.cat([theirs, teacher.tail_scores], dim=1), torch.cat([ours, said.drawn], dim=1)
+        apart = self._scaled(ours, real) - self._scaled(theirs, real)
         return apart.square().sum(dim=1) / real.sum(dim=1).clamp_min(1)

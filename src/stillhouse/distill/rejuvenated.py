@@ -54,7 +54,7 @@ class Rejuvenated(Method):
         return {
             "noise": -(-noise.log()).log(),
             "logits": teacher.scores / teacher.temperature,
-            "other": even.masked_fill(teacher.tail_size == 0, -torch.inf),
+            "other": even.masked_fill(teacher.tailless, -torch.inf),
         }
 
     def loss(self, said: Said) -> Tensor:

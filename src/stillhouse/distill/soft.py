@@ -26,7 +26,6 @@ the tail against the bias of a truncated teacher follows Anshumann et al.,
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -36,11 +35,11 @@ from torch.autograd.function import once_differentiable
 from stillhouse.distill.catalogue import look
 from stillhouse.distill.heads import standardised
 from stillhouse.distill.method import Method, Said
-from stillhouse.distill.protocol import PositionBatch, Wanted
+from stillhouse.distill.protocol import Wanted
 from stillhouse.distill.seen import Seen
 from stillhouse.distill.teacher_rows import TeacherRows
 
-__all__ = ["Soft", "divergence", "soft_loss", "teacher_terms"]
+__all__ = ["Soft", "divergence", "soft_loss"]
 
 
 class Soft(Method):
@@ -63,18 +62,11 @@ class Soft(Method):
         """Compare probabilities, or with ``standardise`` those of standardised scores."""
         self._standardise = standardise
 
-    def prepare(self, batch: PositionBatch, teacher: TeacherRows) -> Mapping[str, Tensor]:
-        """Return the teacher's side of the divergence."""
-        if not self._standardise:
-            return teacher_terms(teacher)
-        return {"logs": _standard_logs(teacher.scores, teacher)}
-
     def loss(self, said: Said) -> Tensor:
         """Return the divergence at each position, float [n], without the factor temperature²."""
         if not self._standardise:
-            return divergence(said.head, said.drawn, said.log_unseen, said.log_tail, said.teacher, said.own)
-        theirs = said.own["logs"]
-        ours = _standard_logs(said.head, said.teacher)
+            return divergence(said.head, said.drawn, said.log_unseen, said.log_tail, said.teacher)
+        theirs, ours = (_standard_logs(scores, said.teacher) for scores in (said.teacher.scores, said.head))
         return (theirs.exp() * (theirs - ours)).masked_fill(said.teacher.padding, 0.0).sum(dim=1)
 
     def scale(self, temperature: float) -> float:
@@ -111,34 +103,10 @@ def soft_loss(scores: Tensor, teacher: TeacherRows, seen: Seen | tuple[Tensor, T
     k = teacher.items.shape[1]
     head, drawn = answer.scores[:, :k], answer.scores[:, k:]
     log_unseen, log_tail = answer.log_unseen[teacher.temperature], answer.log_tail[teacher.temperature]
-    return divergence(head, drawn, log_unseen, log_tail, teacher, teacher_terms(teacher))
+    return divergence(head, drawn, log_unseen, log_tail, teacher)
 
 
-def teacher_terms(teacher: TeacherRows) -> dict[str, Tensor]:
-    """Return what `divergence` needs of the teacher alone, so that it is worked out once a batch.
-
-    Returns:
-        ``known``, float [N]: sum of p log p over the head and the bucket, and P times the mean of
-        a' / g (log a' - 1); ``over``, float [N, S]: -log g of each draw, -inf where it means nothing;
-        ``weights``, float [N, S]: a' / g, 0 there.
-    """
-    t = teacher.temperature
-    none = torch.isneginf(teacher.tail_lse)
-    tail_lse = teacher.tail_lse.masked_fill(none, 0.0)
-    logs = teacher.scores.masked_fill(teacher.padding, 0.0)
-    known = torch.linalg.vecdot(teacher.probs, logs) / t + teacher.tail_prob * tail_lse - teacher.log_all
-    nothing = (teacher.tail_items == 0) | none.unsqueeze(1)
-    inside = teacher.tail_scores.masked_fill(nothing, 0.0) / t - tail_lse.unsqueeze(1)
-    over = (-teacher.tail_logq).masked_fill(nothing, -torch.inf)
-    weights = (inside + over).exp()
-    if nothing.shape[1]:
-        known = known + teacher.tail_prob * (weights * (inside - 1.0)).mean(dim=1)
-    return {"known": known, "over": over, "weights": weights}
-
-
-def divergence(
-    head: Tensor, drawn: Tensor, log_unseen: Tensor, log_tail: Tensor, teacher: TeacherRows, terms: Mapping[str, Tensor]
-) -> Tensor:
+def divergence(head: Tensor, drawn: Tensor, log_unseen: Tensor, log_tail: Tensor, teacher: TeacherRows) -> Tensor:
     """Return `soft_loss` of what a student says of the items that ``teacher`` names, float [n].
 
     Args:
@@ -147,21 +115,8 @@ def divergence(
         log_unseen: float [n], the student's log-sum-exp over the unseen items at the teacher's temperature.
         log_tail: float [n], over those outside the head.
         teacher: of the same n positions.
-        terms: `teacher_terms` of them.
     """
-    known, over, weights = terms["known"], terms["over"], terms["weights"]
-    found: Tensor = _Divergence.apply(  # type: ignore[no-untyped-call]
-        head.masked_fill(teacher.padding, 0.0),
-        drawn,
-        log_unseen,
-        log_tail,
-        teacher.probs,
-        teacher.tail_prob,
-        known,
-        over,
-        weights,
-        teacher.temperature,
-    )
+    found: Tensor = _Divergence.apply(head, drawn, log_unseen, log_tail, teacher)  # type: ignore[no-untyped-call]
     return found
 
 
@@ -170,47 +125,52 @@ class _Divergence(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any,
-        head: Tensor,
-        drawn: Tensor,
-        log_unseen: Tensor,
-        log_tail: Tensor,
-        probs: Tensor,
-        tail_prob: Tensor,
-        known: Tensor,
-        over: Tensor,
-        weights: Tensor,
-        temperature: float,
+        ctx: Any, head: Tensor, drawn: Tensor, log_unseen: Tensor, log_tail: Tensor, teacher: TeacherRows
     ) -> Tensor:
-        tail = log_tail.masked_fill(torch.isneginf(log_tail), 0.0)
-        # Probabilities sum to 1, or to 0 where there is no candidate.
-        cross = torch.linalg.vecdot(probs, head) / temperature + tail_prob * tail
-        loss: Tensor = known - cross + log_unseen * (probs.sum(dim=1) + tail_prob)
-        ctx.temperature = temperature
+        t, probs, tail_prob = teacher.temperature, teacher.probs, teacher.tail_prob
+        # Both sides' tails are of one position, but where a row is borrowed and counts nothing.
+        tailless = teacher.tailless | torch.isneginf(log_tail)
+        tail = log_tail.masked_fill(tailless, 0.0)
+        tail_lse = teacher.tail_lse.masked_fill(tailless, 0.0)
+        # Sum of p (log p - log q) over the head and the bucket; p sums to 1, or to 0 where there is no candidate.
+        ahead = (teacher.scores - head).masked_fill_(teacher.padding, 0.0)
+        some = probs.sum(dim=1) + tail_prob
+        loss: Tensor = torch.linalg.vecdot(probs, ahead) / t
+        loss += tail_prob * (tail_lse - tail) + some * (log_unseen - teacher.log_all)
+        ctx.temperature = t
         if not drawn.shape[1]:
-            ctx.save_for_backward(probs, tail_prob)
+            ctx.save_for_backward(probs, tail_prob, some)
             return loss
-        # With s = log b': the mean of b' / g - a' / g (1 + s - log a'), of which ``known`` holds what lacks s.
-        inside = torch.sub(drawn if temperature == 1.0 else drawn / temperature, tail.unsqueeze(1))
-        inside.masked_fill_(torch.isneginf(over), 0.0)
-        ours = (inside + over).exp_()
-        loss += tail_prob * (ours.sum(dim=1) - torch.linalg.vecdot(weights, inside)) / drawn.shape[1]
-        ctx.save_for_backward(probs, tail_prob, ours.sub_(weights))
+        none = tailless.unsqueeze(1)
+        theirs = _inside(teacher.tail_scores, tail_lse, none, t)
+        ours = _inside(drawn, tail, none, t)
+        # a' / g and b' / g; a draw that counts nothing has -log g = -inf.
+        asked, given = (theirs - teacher.tail_logq).exp_(), (ours - teacher.tail_logq).exp_()
+        ahead = theirs.sub_(ours)
+        slope = given.sub_(asked)
+        terms = torch.linalg.vecdot(asked, ahead) + slope.sum(dim=1)
+        loss += tail_prob * terms / drawn.shape[1]
+        ctx.save_for_backward(probs, tail_prob, some, slope.masked_fill_(none, 0.0))
         return loss
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        probs, tail_prob, *slopes = ctx.saved_tensors
+        probs, tail_prob, some, *slopes = ctx.saved_tensors
         at_head = probs * (gradient / -ctx.temperature).unsqueeze(1)
         at_tail = -gradient * tail_prob
-        at_unseen = gradient * (probs.sum(dim=1) + tail_prob)
         at_drawn = None
         if slopes:
             each = slopes[0] * (gradient * tail_prob / slopes[0].shape[1]).unsqueeze(1)
             at_tail = at_tail - each.sum(dim=1)
-            at_drawn = each.div_(ctx.temperature)
-        return (at_head, at_drawn, at_unseen, at_tail, None, None, None, None, None, None)
+            at_drawn = each if ctx.temperature == 1.0 else each.div_(ctx.temperature)
+        return (at_head, at_drawn, gradient * some, at_tail, None)
+
+
+def _inside(scores: Tensor, tail: Tensor, none: Tensor, temperature: float) -> Tensor:
+    """Return log-probabilities within the tail, float [n, S]; 0 in rows without one."""
+    cooled = scores if temperature == 1.0 else scores / temperature
+    return (cooled - tail.unsqueeze(1)).masked_fill_(none, 0.0)
 
 
 def _standard_logs(scores: Tensor, teacher: TeacherRows) -> Tensor:

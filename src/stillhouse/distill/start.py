@@ -9,12 +9,11 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from stillhouse.distill.store_format import ITEMS
 from stillhouse.errors import StoreError
 
-__all__ = ["ITEMS", "read_item_table", "start_from", "truncated"]
+__all__ = ["read_item_table", "start_from", "truncated"]
 
-#: The teacher's item table within a soft-target store.
-ITEMS = "items.safetensors"
 #: A student's item table among its weights.
 _ROWS = "items.weight"
 

@@ -31,6 +31,7 @@ __all__ = [
     "FORMAT",
     "HEADER",
     "INDEX",
+    "ITEMS",
     "VERSION",
     "LayerEntry",
     "ShardEntry",
@@ -44,6 +45,8 @@ FORMAT = "stillhouse soft targets"
 VERSION = 2
 HEADER = "store.json"
 INDEX = "index.safetensors"
+#: The teacher's item table, where it scores by one: what a student may start from.
+ITEMS = "items.safetensors"
 
 
 class _Entry(pydantic.BaseModel):

@@ -21,6 +21,7 @@ from stillhouse.distill.store_format import (
     FORMAT,
     HEADER,
     INDEX,
+    ITEMS,
     VERSION,
     LayerEntry,
     ShardEntry,
@@ -155,7 +156,13 @@ class StoreWriter:
         write_json(self._record(number), entry.model_dump(mode="json"))
 
     def publish(
-        self, target: Path, shards: int, plan: Windows, digests: NDArray[np.int64], layers: Sequence[Layer] = ()
+        self,
+        target: Path,
+        shards: int,
+        plan: Windows,
+        digests: NDArray[np.int64],
+        layers: Sequence[Layer] = (),
+        items: NDArray[np.float16] | None = None,
     ) -> StoreHeader:
         """Make ``target`` the store of the first ``shards`` shards, whole or not at all.
 
@@ -165,6 +172,7 @@ class StoreWriter:
             plan: the positions that they hold, in order.
             digests: int64 [n_users], of every user's training rows.
             layers: those of the header, wherever they stand.
+            items: float16 [n_items + 1, width], the teacher's item table where it has one.
 
         Returns:
             The store's header.
@@ -181,6 +189,8 @@ class StoreWriter:
         counts, first, held = np.zeros((3, self._header.n_users), dtype=np.int64)
         counts[plan.users], first[plan.users], held[plan.users] = plan.counts, plan.first, digests[plan.users]
         write_index(built / INDEX, counts, first, held, self._strata)
+        if items is not None:
+            write_tensors(built / ITEMS, {"items": items})
         filled = {"shards": tuple(entries), "positions": int(plan.counts.sum())}
         header = self._header.model_copy(update=filled | {"index_sha256": sha256_file(built / INDEX)})
         write_bytes(built / HEADER, header.json_bytes())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -18,9 +19,10 @@ __all__ = ["TeacherRows"]
 
 @dataclass(frozen=True)
 class TeacherRows:
-    """A `TargetBatch` on the student's device, with the probabilities that follow from it.
+    """A `TargetBatch` on the student's device, and the probabilities that follow from it.
 
-    All probabilities are the teacher's at `temperature`, over the items that the position has not seen.
+    All probabilities are the teacher's at `temperature`, over the items that the position has not
+    seen. They are worked out when they are asked for: of a part of the rows, in the processor's cache.
     """
 
     temperature: float
@@ -38,50 +40,10 @@ class TeacherRows:
     tail_logq: Tensor
     """float [N, S]: the mean over a row of f(item) / exp(logq) estimates the sum of f over the tail; +inf where a draw
     counts nothing."""
-    tail_size: Tensor
-    """float [N]: how many items the tail holds."""
-    log_all: Tensor
-    """float [N]: log-sum-exp over all unseen items; 0 where there are none."""
-    probs: Tensor
-    """float [N, K]: probability of ``items``; 0 at padding."""
-    tail_prob: Tensor
-    """float [N]: what is left to the tail."""
+    unseen: Tensor
+    """float [N]: how many items the position has not seen."""
     hidden: Tensor | None = None
     """float [N, d]: the teacher's states, where the store holds them."""
-
-    @classmethod
-    def make(
-        cls,
-        temperature: float,
-        *,
-        items: Tensor,
-        scores: Tensor,
-        tail_lse: Tensor,
-        tail_items: Tensor,
-        tail_scores: Tensor,
-        tail_logq: Tensor,
-        tail_size: Tensor | None = None,
-        hidden: Tensor | None = None,
-    ) -> TeacherRows:
-        """Return rows with what follows from the arguments; without ``tail_size`` a tail is taken for one item."""
-        heads, tail = (scores / temperature).exp(), tail_lse.exp()
-        total = heads.sum(dim=1) + tail
-        total = total.masked_fill(total == 0, 1.0)
-        none = torch.isneginf(tail_lse)
-        return cls(
-            temperature=temperature,
-            items=items,
-            scores=scores,
-            tail_lse=tail_lse,
-            tail_items=tail_items,
-            tail_scores=tail_scores,
-            tail_logq=tail_logq,
-            tail_size=torch.where(none, 0.0, torch.ones_like(tail) if tail_size is None else tail_size.to(tail)),
-            log_all=total.log(),
-            probs=heads.div_(total.unsqueeze(1)),
-            tail_prob=tail.div_(total),
-            hidden=hidden,
-        )
 
     @classmethod
     def of(
@@ -96,24 +58,22 @@ class TeacherRows:
             n_items: items of the catalogue.
             seen: what the N positions have seen, on ``device``; ``None``: all items are candidates.
         """
-        items = _indices(batch.items, device)
-        taken = (items != 0).sum(dim=1)
-        if seen is not None:
-            taken = taken + seen.counts
-        hidden: NDArray[np.float32] | None = getattr(batch, "hidden", None)
 
         def real(array: NDArray[np.floating]) -> Tensor:
             return torch.from_numpy(np.ascontiguousarray(array)).to(device, dtype)
 
-        return cls.make(
-            batch.temperature,
-            items=items,
+        tail_lse = real(batch.tail_lse)
+        unseen = torch.full_like(tail_lse, n_items)
+        hidden: NDArray[np.float32] | None = getattr(batch, "hidden", None)
+        return cls(
+            temperature=batch.temperature,
+            items=_indices(batch.items, device),
             scores=real(batch.scores),
-            tail_lse=real(batch.tail_lse),
+            tail_lse=tail_lse,
             tail_items=_indices(batch.tail_items, device),
             tail_scores=real(batch.tail_scores),
             tail_logq=real(batch.tail_logq),
-            tail_size=n_items - taken,
+            unseen=unseen if seen is None else unseen - seen.counts,
             hidden=None if hidden is None else real(hidden),
         )
 
@@ -129,10 +89,43 @@ class TeacherRows:
                 cut[field.name] = value[start:stop]
         return replace(self, **cut)
 
-    @property
+    @cached_property
     def padding(self) -> Tensor:
         """Which of ``items`` are none, bool [N, K]."""
         return self.items == 0
+
+    @cached_property
+    def tailless(self) -> Tensor:
+        """Which rows have no unseen item beyond ``items``, bool [N]."""
+        return torch.isneginf(self.tail_lse)
+
+    @cached_property
+    def tail_size(self) -> Tensor:
+        """How many items the tail holds, float [N]."""
+        return (self.unseen - (~self.padding).sum(dim=1)).clamp_min(1.0).masked_fill(self.tailless, 0.0)
+
+    @cached_property
+    def log_all(self) -> Tensor:
+        """Log-sum-exp over all unseen items, float [N]; 0 where there are none."""
+        return self._shares[2]
+
+    @cached_property
+    def probs(self) -> Tensor:
+        """Probability of ``items``, float [N, K]; 0 at padding."""
+        return self._shares[0]
+
+    @cached_property
+    def tail_prob(self) -> Tensor:
+        """What is left to the tail, float [N]."""
+        return self._shares[1]
+
+    @cached_property
+    def _shares(self) -> tuple[Tensor, Tensor, Tensor]:
+        heads = (self.scores if self.temperature == 1.0 else self.scores / self.temperature).exp()
+        tail = self.tail_lse.exp()
+        total = heads.sum(dim=1) + tail
+        total = total.masked_fill(total == 0, 1.0)
+        return heads.div_(total.unsqueeze(1)), tail.div_(total), total.log()
 
     @property
     def confidence(self) -> Tensor:
@@ -142,7 +135,7 @@ class TeacherRows:
         position with one candidate or none is sure.
         """
         logs = self.scores.masked_fill(self.padding, 0.0) / self.temperature - self.log_all.unsqueeze(1)
-        spread = self.tail_lse.masked_fill(self.tail_size == 0, 0.0) - self.log_all
+        spread = self.tail_lse.masked_fill(self.tailless, 0.0) - self.log_all
         even = spread - self.tail_size.clamp_min(1.0).log()
         entropy = -(self.probs * logs).sum(dim=1) - self.tail_prob * even
         most = ((~self.padding).sum(dim=1) + self.tail_size).log().clamp_min(1e-6)

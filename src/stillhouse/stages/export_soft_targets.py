@@ -105,7 +105,9 @@ def export_soft_targets(
     scored = plan.some(~kept.users[plan.users])
     shards = _shards(scored, params)
     _write_missing(writer, _Scorer(model, histories, strata, header.code, params), shards, reporter)
-    store = writer.publish(soft_targets, len(shards), scored, digests, kept.layers)
+    table = model.item_table()
+    items = None if table is None else table.detach().cpu().numpy().astype(np.float16)
+    store = writer.publish(soft_targets, len(shards), scored, digests, kept.layers, items)
     positions = int(plan.counts.sum())
     size = sum(file.stat().st_size for file in soft_targets.rglob("*") if file.is_file())
     return {

@@ -43,11 +43,12 @@ def teacher_rows(
                 drawn,
                 scores[row, drawn] if len(tail) else np.full(samples, -np.inf),
                 np.full(samples, -np.log(max(len(tail), 1))),
+                np.float64(len(left)),
             )
         )
-    names = ("items", "scores", "tail_lse", "tail_items", "tail_scores", "tail_logq")
+    names = ("items", "scores", "tail_lse", "tail_items", "tail_scores", "tail_logq", "unseen")
     columns = zip(names, zip(*rows, strict=True), strict=True)
-    return TeacherRows.make(temperature, **{name: torch.from_numpy(np.stack(column)) for name, column in columns})
+    return TeacherRows(temperature, **{name: torch.from_numpy(np.stack(column)) for name, column in columns})
 
 
 def soft_loss(scores: torch.Tensor, teacher: TeacherRows, seen: list[np.ndarray]) -> torch.Tensor:
@@ -186,7 +187,7 @@ def test_the_loss_is_never_negative_and_survives_far_apart_scores():
         student = (rng.normal(0, scale, (50, ITEMS + 1))).astype(np.float32)
         scores, seen = rng.normal(0, 3, (50, ITEMS + 1)), _seen(rng, 50)
         teacher = teacher_rows(scores, seen, 1.0)
-        reals = ("scores", "tail_lse", "tail_scores", "tail_logq", "log_all", "probs", "tail_prob")
+        reals = ("scores", "tail_lse", "tail_scores", "tail_logq")
         teacher = replace(teacher, **{name: getattr(teacher, name).float() for name in reals})
         inputs = torch.from_numpy(student).requires_grad_()
         loss = soft_loss(inputs, teacher, seen)

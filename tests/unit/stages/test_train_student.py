@@ -249,3 +249,15 @@ def test_a_run_killed_while_its_schedules_move_ends_with_the_same_bits(
     found = train_student(**night, student=tmp_path / "killed", resume=resume, params=params, reporter=SilentReporter())
     assert found == whole
     assert sha256_tree(tmp_path / "killed") == sha256_tree(tmp_path / "whole")
+
+
+def test_a_student_starts_from_the_item_table_that_the_export_keeps(night: dict[str, Path], tmp_path: Path) -> None:
+    """One step at a rate of nearly nothing leaves the start as it was: the teacher's table at the student's width."""
+    still = TRAINING.model_copy(update={"epochs": 1, "learning_rate": 1e-12})
+    mix = DistillationSpec(alpha=0.3, temperature=2.0, start="teacher_items")
+    run(night, tmp_path / "student", training=still, distillation=mix)
+    student, _ = load(tmp_path / "student")
+    teacher, _ = load(tmp_path / "teacher")
+    width = student.items.weight.shape[1]
+    expected = truncated(teacher.items.weight.detach(), width)
+    torch.testing.assert_close(student.items.weight.detach(), expected, atol=5e-3, rtol=5e-2)
