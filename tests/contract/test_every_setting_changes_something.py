@@ -18,7 +18,7 @@ from settings import DROP, Case, before_and_after, leaves
 from settings_bench import BASE, DISTILLATION, MODELS, TRAINING, Bench
 
 from stillhouse.data.files import write_json
-from stillhouse.errors import DataError, PackageError, ParamsError, SourceError, StoreError, TrainingError
+from stillhouse.errors import DataError, PackageError, ParamsError, SourceError, TrainingError
 from stillhouse.evaluate.ranks import write_evaluation
 from stillhouse.evaluate.scoring import Scored
 from stillhouse.package.export import export_graph
@@ -248,7 +248,7 @@ def distillation(place):
         "methods": Case([{"kind": "soft", "weight": 2.0}]),
         "trust": Case("by_confidence"),
         "right_within": Case(4, given=right),
-        "start": Case("teacher_items", refused=StoreError),
+        "start": Case("teacher_items"),
         "finetune": Case(0.5),
         "label_smoothing": Case(0.2, given=alone),
     }
