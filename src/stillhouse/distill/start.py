@@ -7,15 +7,16 @@ from pathlib import Path
 import safetensors
 import safetensors.torch
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from stillhouse.distill.store_format import ITEMS
 from stillhouse.errors import StoreError
+from stillhouse.models.product_codes import dealt, fit_codes
+from stillhouse.models.product_items import ProductItems
+from stillhouse.models.protocol import SequenceModel
+from stillhouse.models.quantised import trained
 
 __all__ = ["read_item_table", "start_from", "truncated"]
-
-#: A student's item table among its weights.
-_ROWS = "items.weight"
 
 
 def read_item_table(store: Path, n_items: int) -> Tensor:
@@ -82,26 +83,23 @@ def truncated(table: Tensor, width: int) -> Tensor:
     return found
 
 
-def start_from(student: nn.Module, table: Tensor) -> None:
+def start_from(student: SequenceModel, table: Tensor) -> None:
     """Make ``table``, cut to the student's width, the item table of a fresh student, in place.
 
     Columns beyond the teacher's width keep what was drawn.
 
     Args:
-        student: with the weight ``items.weight``, float [n_items + 1, width].
+        student: a fresh one.
         table: float [n_items + 1, D], the teacher's.
 
-    Raises:
-        StoreError: the student's items share parts, so that no row can be given to one of them.
+    Of a student whose items share parts, these are fitted to the cut table instead.
     """
-    state = student.state_dict()
-    if _ROWS not in state:
-        raise StoreError(
-            "a student that starts from the teacher's items must have a vector of its own for each, found shared ones "
-            "(params.yaml: students: model.items): set train_student.distillation.start to fresh"
-        )
-    rows = state[_ROWS].clone()
+    items = student.items
+    rows = items.weight.detach().clone()
     cut = truncated(table, min(rows.shape[1], table.shape[1]))
     rows[:, : cut.shape[1]] = cut
     rows[0] = 0.0
-    student.load_state_dict({**state, _ROWS: rows})
+    if isinstance(items, ProductItems):
+        fit_codes(items, dealt(rows, items.centroids.shape[0]))
+    else:
+        trained(items, "weight").data.copy_(rows)

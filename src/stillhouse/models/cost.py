@@ -8,6 +8,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from stillhouse.models.fitted import Fitted
+from stillhouse.models.product_items import ProductItems
 from stillhouse.models.protocol import Recommender
 
 __all__ = ["cost"]
@@ -25,7 +26,8 @@ def cost(model: Recommender) -> dict[str, int]:
     """
     total = sum(parameter.numel() for parameter in model.parameters())
     total += sum(part.table_size for part in model.modules() if isinstance(part, Fitted))
-    embeddings = sum(part.weight.numel() for part in model.modules() if isinstance(part, nn.Embedding))
+    tables = [part for part in model.modules() if isinstance(part, nn.Embedding | ProductItems)]
+    embeddings = sum(weight.numel() for table in tables for weight in table.parameters())
     # The counter sees through attention only where it is written out as products.
     with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         model(torch.ones((1, model.length), dtype=torch.int64))

@@ -25,7 +25,7 @@ __all__ = ["load_grown", "neighbours", "require_grown", "why_cold", "widen"]
 Ints = npt.NDArray[np.int64]
 
 #: What may change from night to night, since it shapes no weight.
-_FREE = {"dropout", "mask_share", "last_share"}
+_FREE = {"dropout", "mask_share", "last_share", "weights"}
 _NOBODY = (np.empty(0, np.int64), np.empty(0, np.int64))
 
 
@@ -147,8 +147,8 @@ def widen(model: SequenceModel, n_items: int, near: tuple[Ints, Ints], generator
     if isinstance(table, ProductItems):
         table.codes = torch.cat([table.codes, _codes(table, fresh)])
     else:
-        rows = torch.cat([old, fresh])
-        model.items = torch.nn.Embedding(n_items + 1, model.width, padding_idx=0, _weight=rows)
+        table.data = torch.cat([old, fresh])
+        model.items.num_embeddings = n_items + 1
     model.mask = torch.cat([model.mask, torch.zeros(added)])
     model.n_items = n_items
 

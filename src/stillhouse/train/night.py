@@ -12,10 +12,12 @@ from stillhouse.distill.protocol import Objective
 from stillhouse.errors import TrainingError
 from stillhouse.models.build import build
 from stillhouse.models.checkpoint import Header, save
+from stillhouse.models.product_codes import assign_codes
 from stillhouse.models.protocol import SequenceModel
 from stillhouse.models.warm import load_grown, why_cold
 from stillhouse.params.model import ComputeSpec, TeacherSpec, TrainingSpec
 from stillhouse.reporting import Reporter
+from stillhouse.train.compute import repeatable
 from stillhouse.train.job import Job, Outcome
 from stillhouse.train.loop import train
 
@@ -101,6 +103,9 @@ def learn(
         TrainingError: as `stillhouse.train.loop.train` and `first_model`.
     """
     model, warm = first_model(apprentice, words, reporter)
+    if not warm and apprentice.begin is None:
+        with repeatable(apprentice.compute):
+            assign_codes(model, events)
     job = Job(
         objective=objective,
         sequences=events,

@@ -64,9 +64,22 @@ def test_a_student_wider_than_its_teacher_keeps_what_was_drawn_in_the_other_colu
     assert not model.items.weight[0].any()
 
 
-def test_items_that_share_parts_cannot_start_from_rows():
-    with pytest.raises(StoreError, match="a vector of its own"):
-        start_from(torch.nn.Linear(2, 2), TABLE)
+@pytest.mark.parametrize("weights", ["float32", "int8"])
+def test_items_that_share_parts_start_from_the_parts_nearest_to_the_cut_table(weights):
+    spec = GruSpec(
+        kind="gru", width=4, blocks=1, length=5, dropout=0.0, weights=weights, items={"splits": 2, "codes": 8}
+    )
+    model = build(spec, 8, seed=3)
+    start_from(model, TABLE)
+    rows, cut = model.items.weight, truncated(TABLE, 4)
+    torch.testing.assert_close(rows @ rows.T, cut @ cut.T, atol=0.2, rtol=0.05)
+
+
+def test_a_student_that_rounds_starts_from_the_values_behind():
+    spec = GruSpec(kind="gru", width=4, blocks=1, length=5, dropout=0.0, weights="int8")
+    model = build(spec, 8, seed=3)
+    start_from(model, TABLE)
+    assert torch.equal(model.state_dict()["items.weight"], truncated(TABLE, 4))
 
 
 def test_the_table_is_read_as_it_was_written(tmp_path):

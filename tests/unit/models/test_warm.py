@@ -84,6 +84,8 @@ def test_a_model_that_rounds_in_training_grows_by_the_values_behind(tmp_path: Pa
     model, _ = load_grown(tmp_path / "previous", [*ITEMS, "d"])
     tonight = build(spec, 4)
     tonight.load_state_dict(model.state_dict())
+    history = torch.tensor([[1, 3, 2, 0, 0]])
+    torch.testing.assert_close(model.eval()(history)[:, :4], before.eval()(history))
     assert torch.equal(tonight.state_dict()["items.weight"][:4], before.state_dict()["items.weight"])
 
 
@@ -123,6 +125,10 @@ def test_what_forbids_a_warm_start_is_named(previous: Path, tmp_path: Path) -> N
 
 def test_another_dropout_rate_is_no_reason(previous: Path) -> None:
     assert why_cold(previous, SPEC.model_copy(update={"dropout": 0.5})) is None
+
+
+def test_another_precision_is_no_reason(previous: Path) -> None:
+    assert why_cold(previous, SPEC.model_copy(update={"weights": "int8"})) is None
 
 
 def test_another_share_of_hidden_events_is_no_reason(tmp_path: Path) -> None:
