@@ -11,7 +11,7 @@ packages and evaluates each student:
 In the clock is everything that `stillhouse run` performs as stages, except `evaluate_champion`: stage functions,
 called in one process, one after the other. Not in it: starting processes, DVC, Prefect, MLflow, the gate, and the
 scoring of the teacher's time window, which only this program wants ranks of. Seconds are wall-clock; CPU seconds stand
-beside them, because machines are shared. The first night of every line, and every cold night, is the cold line's.
+beside them, because machines are shared. Nights that two lines start alike are played once.
 
 Quality is NDCG@10 on the time window: what happened after last night's `as_of`, which no model of any line has seen.
 Warm is held against cold on the same users by the paired bootstrap that the gate uses; *bound* is the one-sided 95 %
@@ -96,6 +96,13 @@ class Line:
 
 
 COLD, WARM = Line("cold", 1), Line("warm", None)
+
+
+def origin(line: Line, night: int) -> Line:
+    """Return the line that plays a night of ``line``: until its second cold night all warm lines are one."""
+    if line.cold(night):
+        return COLD
+    return WARM if line.cold_every is not None and night < line.cold_every else line
 
 
 @dataclass(frozen=True)
@@ -253,7 +260,7 @@ def rank_teacher(play: Play, data: Path, teacher: Path, evaluation: Path) -> Non
 
 def played(play: Play, line: Line, night: int) -> Path:
     """Return where a line's night stands: a cold night is the cold line's."""
-    return play.folder(COLD.name if line.cold(night) else line.name, night)
+    return play.folder(origin(line, night).name, night)
 
 
 def changed(document: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -330,7 +337,7 @@ def main() -> None:
     for night in range(len(play.nights)):
         play_data(play, night)
         for line in lines:
-            if not line.cold(night) or line is COLD:
+            if origin(line, night) is line:
                 began = time.perf_counter()
                 play_models(play, line, night)
                 took = time.perf_counter() - began
@@ -406,7 +413,7 @@ def show(play: Play, lines: Sequence[Line], result: Mapping[str, Any]) -> None:
     for night in range(len(play.nights)):
         prepared = result["stages"][COLD.name][night]["prepare"]["figures"]
         for line in lines:
-            if line.cold(night) and line is not COLD:
+            if origin(line, night) is not line:
                 continue
             parts = result["seconds"][line.name][night]
             exported = result["stages"][line.name][night]["export_soft_targets"]["figures"]

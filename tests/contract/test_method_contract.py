@@ -22,7 +22,7 @@ THEIRS = np.random.default_rng(2).normal(size=(8, 5))
 WIDTH = 3
 KINDS = {get_args(spec.model_fields["kind"].annotation)[0]: spec for spec in get_args(get_args(MethodSpec)[0])}
 #: Setting → another value, where doubling it and adding one says nothing or is none of its values.
-OTHERS = {"samples": 2, "decay": 1.0, "positions": 3}
+OTHERS = {"samples": 2, "decay": 1.0, "positions": 3, "k": 2}
 
 
 @pytest.fixture(autouse=True)
@@ -160,7 +160,7 @@ def test_each_of_its_settings_changes_what_is_learnt(kind):
     for name, field in KINDS[kind].model_fields.items():
         if name != "kind":
             given = {"samples": 2} if name == "decay" and "samples" in KINDS[kind].model_fields else {}
-            given |= {"k": 3} if name == "decay" and "k" in KINDS[kind].model_fields else {}
+            given |= {"k": 3} if name == "decay" and kind == "pseudo_labels" else {}
             plain = taught(objective({"kind": kind, **given}), states, table)[0].item() if given else before
             after = taught(objective({"kind": kind, **given, name: another(name, field)}), states, table)[0].item()
             assert after != plain, f"{kind} learns the same whatever {name} is"

@@ -22,18 +22,18 @@ class Rejuvenated(Method):
 
     A cross-entropy over some items bounds the student's NDCG among them only if every item that
     the student ranks above one of them is among them too. The teacher's list is not such a set; the
-    student's own list is. So with Q_T the teacher's K best unseen items (those of the store) and
-    Q_S the student's::
+    student's own list is. So with Q_T the teacher's k best unseen items and Q_S the student's::
 
         loss = (1 - g) CE over Q_S + g CE over A ∪ (Q_T without Q_S),      g = exp(-beta * |Q_T ∩ A| / |Q_T|)
 
-    Each CE is between softmaxes over its own set. A are K of the student's best 2 K items, drawn
+    Each CE is between softmaxes over its own set. A are k of the student's best 2 k items, drawn
     without replacement with log-odds (1 + how many items of Q_T stand at or below it in that
     list, at most 50) / ``decay``: what the student puts above the teacher's choice. As the
     student learns, Q_S holds more of Q_T and the first term takes over.
 
-    The store knows the teacher's scores of Q_T, not of every item that a student may like: any
-    other counts as much as the tail does on average, ``exp(tail_lse) / tail_size``.
+    The store knows the teacher's scores of its best items, not of every one that a student may like:
+    any other counts as much as the tail does on average, ``exp(tail_lse) / tail_size``. To find the
+    student's best items is most of the cost, and grows with k.
 
     Source: Z. Zhu, W. Zhang, "Rejuvenating Cross-Entropy Loss in Knowledge Distillation for
     Recommender Systems", arXiv 2509.20989 (and its published code, which this follows where
@@ -42,9 +42,9 @@ class Rejuvenated(Method):
 
     name = "rejuvenated_loss"
 
-    def __init__(self, k: int, *, beta: float = 5.0, decay: float = 10.0) -> None:
-        """Compare sets of ``k`` items: how many the store holds a position."""
-        self._k, self._beta, self._decay = k, beta, decay
+    def __init__(self, k: int, n_items: int, *, beta: float = 5.0, decay: float = 10.0) -> None:
+        """Compare sets of ``k`` items, no more than the store holds a position, out of ``n_items``."""
+        self._k, self._columns, self._beta, self._decay = k, n_items + 1, beta, decay
         self.top = 2 * k
 
     def prepare(self, batch: PositionBatch, teacher: TeacherRows) -> Mapping[str, Tensor]:
@@ -62,20 +62,23 @@ class Rejuvenated(Method):
         if said.top_items is None or said.top_scores is None:
             raise ValueError("the student's best items must be given, found none")
         items, t = said.top_items, said.temperature
-        same = (items.unsqueeze(2) == said.teacher.items.unsqueeze(1)) & (items != 0).unsqueeze(2)
-        logits = torch.where(
-            same.any(dim=2), self._at(same, said.own["logits"]), said.own["other"].unsqueeze(1)
-        ).masked_fill(items == 0, -torch.inf)
-        chosen = self._drawn(same, items, said.own["noise"])
-        both = same & chosen.unsqueeze(2)
-        listed = same[:, : self._k].any(dim=1)
-        left = ~listed & ~both.any(dim=1) & ~said.teacher.padding
+        head, padding = said.teacher.items[:, : self._k], said.teacher.padding[:, : self._k]
+        places = self._places(items, said.teacher.items)
+        listed = (places > 0) & (places <= self._k)
+        named = torch.cat([said.own["other"].unsqueeze(1), said.own["logits"]], dim=1)
+        logits = named.gather(1, places).masked_fill_(items == 0, -torch.inf)
+        chosen = self._drawn(listed, items, said.own["noise"])
+        taken, first = (
+            self._marked(places, some & listed[:, : some.shape[1]], head.shape[1])
+            for some in (chosen, listed[:, : self._k])
+        )
+        left = ~taken & ~first & ~padding
         at_its_list = _cross_entropy(logits[:, : self._k], said.top_scores[:, : self._k] / t)
         kept = torch.cat([chosen, left], dim=1)
-        teachers = torch.cat([logits, said.own["logits"]], dim=1).masked_fill(~kept, -torch.inf)
-        students = torch.cat([said.top_scores, said.head], dim=1).masked_fill(~kept, -torch.inf)
+        teachers = torch.cat([logits, said.own["logits"][:, : self._k]], dim=1).masked_fill(~kept, -torch.inf)
+        students = torch.cat([said.top_scores, said.head[:, : self._k]], dim=1).masked_fill(~kept, -torch.inf)
         on_the_way = _cross_entropy(teachers, students / t)
-        overlap = both.any(dim=1).sum(dim=1) / (~said.teacher.padding).sum(dim=1).clamp_min(1)
+        overlap = taken.sum(dim=1) / (~padding).sum(dim=1).clamp_min(1)
         far = torch.exp(-self._beta * overlap)
         return (1.0 - far) * at_its_list + far * on_the_way
 
@@ -83,21 +86,28 @@ class Rejuvenated(Method):
         """Return temperature²."""
         return temperature**2
 
-    def _drawn(self, same: Tensor, items: Tensor, noise: Tensor) -> Tensor:
+    def _places(self, items: Tensor, head: Tensor) -> Tensor:
+        """Return where the teacher's list ``head`` holds each of ``items``, int64 [n, top] from 1; 0: nowhere."""
+        table = torch.zeros((len(head), self._columns), dtype=torch.int32, device=head.device)
+        order = torch.arange(1, head.shape[1] + 1, dtype=torch.int32, device=head.device)
+        table.scatter_(1, head, order.expand(head.shape))
+        table[:, 0] = 0
+        return table.gather(1, items).long()
+
+    @staticmethod
+    def _marked(places: Tensor, some: Tensor, k: int) -> Tensor:
+        """Which places of the teacher's list hold one of ``some`` of the student's items, bool [n, k]."""
+        found = torch.zeros((len(places), k + 1), dtype=torch.bool, device=places.device)
+        return found.scatter_(1, places[:, : some.shape[1]] * some, True)[:, 1:]
+
+    def _drawn(self, listed: Tensor, items: Tensor, noise: Tensor) -> Tensor:
         """Which of the student's items are A, bool [n, top]."""
-        listed = same.any(dim=2)
         below = listed.flip(1).cumsum(1).flip(1).clamp_max(_MOST_BELOW)
         keys = (below + 1.0) / self._decay + noise[:, : below.shape[1]]
         keys = keys.masked_fill(items == 0, -torch.inf)
         best = keys.topk(min(self._k, keys.shape[1]), dim=1)
         chosen = torch.zeros_like(listed).scatter_(1, best.indices, True)
         return chosen & (items != 0)
-
-    @staticmethod
-    def _at(same: Tensor, logits: Tensor) -> Tensor:
-        """Return the teacher's logit of each student's item that it lists, float [n, top]."""
-        place = same.to(torch.uint8).argmax(dim=2)
-        return logits.gather(1, place)
 
 
 def _cross_entropy(theirs: Tensor, ours: Tensor) -> Tensor:

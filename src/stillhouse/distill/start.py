@@ -1,4 +1,4 @@
-"""Students that start from the teacher: its item table, cut to the student's width."""
+"""The teacher's item table, which a student can start from: read from the store, cut to a width."""
 
 from __future__ import annotations
 
@@ -11,12 +11,8 @@ from torch import Tensor
 
 from stillhouse.distill.store_format import ITEMS
 from stillhouse.errors import StoreError
-from stillhouse.models.product_codes import dealt, fit_codes
-from stillhouse.models.product_items import ProductItems
-from stillhouse.models.protocol import SequenceModel
-from stillhouse.models.quantised import trained
 
-__all__ = ["read_item_table", "start_from", "truncated"]
+__all__ = ["read_item_table", "truncated"]
 
 
 def read_item_table(store: Path, n_items: int) -> Tensor:
@@ -81,25 +77,3 @@ def truncated(table: Tensor, width: int) -> Tensor:
         rows = torch.cat([rows, rows.new_zeros((len(rows), width - rows.shape[1]))], dim=1)
     found: Tensor = rows.float()
     return found
-
-
-def start_from(student: SequenceModel, table: Tensor) -> None:
-    """Make ``table``, cut to the student's width, the item table of a fresh student, in place.
-
-    Columns beyond the teacher's width keep what was drawn.
-
-    Args:
-        student: a fresh one.
-        table: float [n_items + 1, D], the teacher's.
-
-    Of a student whose items share parts, these are fitted to the cut table instead.
-    """
-    items = student.items
-    rows = items.weight.detach().clone()
-    cut = truncated(table, min(rows.shape[1], table.shape[1]))
-    rows[:, : cut.shape[1]] = cut
-    rows[0] = 0.0
-    if isinstance(items, ProductItems):
-        fit_codes(items, dealt(rows, items.centroids.shape[0]))
-    else:
-        trained(items, "weight").data.copy_(rows)

@@ -141,6 +141,8 @@ class RejuvenatedSpec(_Method):
     """Rejuvenated cross-entropy, RCE-KD (`stillhouse.distill.rejuvenated`)."""
 
     kind: Literal["rejuvenated"]
+    k: int = pydantic.Field(20, ge=1)
+    """Items of a list, no more than the store holds; the cost grows with it."""
     beta: float = pydantic.Field(5.0, ge=0.0)
     """How fast the student's own list takes over as it comes to hold the teacher's."""
     decay: Positive = 10.0

@@ -13,11 +13,12 @@ from stillhouse.distill.methods import alpha_of, listening_of, methods_of, tempe
 from stillhouse.distill.mixed import MixedObjective
 from stillhouse.distill.protocol import Objective
 from stillhouse.distill.soft_targets import SoftTargets
-from stillhouse.distill.start import read_item_table, start_from
+from stillhouse.distill.start import read_item_table
 from stillhouse.params.distillation import DistillationSpec
 from stillhouse.params.train_student import TrainStudentParams
 from stillhouse.reporting import Reporter
 from stillhouse.train.night import Apprentice, read_night, train_model
+from stillhouse.train.start import start_from
 
 __all__ = ["train_student"]
 

@@ -76,24 +76,27 @@ def listwise(rows, row, z, t, own):
     return np.mean([np.log(below) - z[item] / t for item, below in zip(order, left, strict=True)])
 
 
-def rejuvenated(rows, row, z, t, own):
-    k, left, theirs = rows.k, rows.unseen(row), rows.head(row)
-    mine = left[np.argsort(-z[left])][: 2 * k]
-    tail = rows.tail(row)
-    raw = rows.scores[row] - rows.scores[row, theirs].max()
-    even = np.log(np.exp(raw[tail] / t).mean()) if len(tail) else -np.inf
-    logit = {item: raw[item] / t if item in theirs else even for item in left}
-    below = [min(50, sum(item in theirs for item in mine[place:])) for place in range(len(mine))]
-    keys = (np.array(below) + 1) / 7.0 + own["noise"][row].numpy()[: len(mine)]
-    drawn = mine[np.argsort(-keys)[:k]]
+def rejuvenated(k):
+    def loss(rows, row, z, t, own):
+        left, known = rows.unseen(row), rows.head(row)
+        theirs, mine = known[:k], left[np.argsort(-z[left])][: 2 * k]
+        tail = rows.tail(row)
+        raw = rows.scores[row] - rows.scores[row, known].max()
+        even = np.log(np.exp(raw[tail] / t).mean()) if len(tail) else -np.inf
+        logit = {item: raw[item] / t if item in known else even for item in left}
+        below = [min(50, sum(item in theirs for item in mine[place:])) for place in range(len(mine))]
+        keys = (np.array(below) + 1) / 7.0 + own["noise"][row].numpy()[: len(mine)]
+        drawn = mine[np.argsort(-keys)[:k]]
 
-    def cross(items):
-        p, q = (log_softmax(np.array(side)) for side in ([logit[i] for i in items], [z[i] / t for i in items]))
-        return -(np.exp(p) * q).sum()
+        def cross(items):
+            p, q = (log_softmax(np.array(side)) for side in ([logit[i] for i in items], [z[i] / t for i in items]))
+            return -(np.exp(p) * q).sum()
 
-    on_the_way = [*drawn, *(item for item in theirs if item not in drawn and item not in mine[:k])]
-    far = np.exp(-2.0 * len(set(theirs) & set(drawn)) / len(theirs))
-    return (1 - far) * cross(mine[:k]) + far * cross(on_the_way)
+        on_the_way = [*drawn, *(item for item in theirs if item not in drawn and item not in mine[:k])]
+        far = np.exp(-2.0 * len(set(theirs) & set(drawn)) / len(theirs))
+        return (1 - far) * cross(mine[:k]) + far * cross(on_the_way)
+
+    return loss
 
 
 FORMS = {
@@ -106,7 +109,8 @@ FORMS = {
     "rank sampling": (RankSampling(decay=3.0), rank_sampling(1.0, 0.0)),
     "rank sampling, calibrated": (RankSampling(decay=3.0, spread=2.0, shift=1.0), rank_sampling(2.0, 1.0)),
     "listwise": (Listwise(), listwise),
-    "rejuvenated": (Rejuvenated(4, beta=2.0, decay=7.0), rejuvenated),
+    "rejuvenated": (Rejuvenated(4, 14, beta=2.0, decay=7.0), rejuvenated(4)),
+    "rejuvenated, of shorter lists": (Rejuvenated(2, 14, beta=2.0, decay=7.0), rejuvenated(2)),
 }
 
 
@@ -123,7 +127,7 @@ def test_a_method_equals_its_formula_at_every_position(name, temperature):
 
 @pytest.mark.parametrize("name", FORMS)
 def test_a_methods_gradient_equals_finite_differences(name):
-    method = FORMS[name][0] if name != "rejuvenated" else Rejuvenated(3, beta=2.0, decay=7.0)
+    method = Rejuvenated(3, 8, beta=2.0, decay=7.0) if "rejuvenated" in name else FORMS[name][0]
     student = torch.from_numpy(np.random.default_rng(3).normal(0.0, 2.0, (5, 9))).requires_grad_()
     assert torch.autograd.gradcheck(lambda scores: method.loss(SMALL.said(method, scores, 2.0)), (student,))
 
