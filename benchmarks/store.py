@@ -261,10 +261,10 @@ class Memory(SoftTargets):
         vars(self).update(vars(store))
         self._all = vars(store.batch(np.arange(len(store)), temperature))
 
-    def batch(self, ids: np.ndarray, temperature: float) -> TargetBatch:
-        """Return the rows ``ids``."""
-        arrays = {name: np.take(array, ids, axis=0) for name, array in self._all.items() if name != "temperature"}
-        return TargetBatch(temperature=temperature, **arrays)
+    def batch(self, ids: np.ndarray, temperature: float, *, hidden: bool = False) -> TargetBatch:
+        """Return the rows ``ids``; the states of none are kept here, whether ``hidden`` asks for them or not."""
+        whole = {name: array for name, array in self._all.items() if isinstance(array, np.ndarray)}
+        return TargetBatch(temperature, **{name: np.take(array, ids, axis=0) for name, array in whole.items()})
 
 
 class Clock:
