@@ -18,7 +18,10 @@ from stillhouse.train.ranking import ndcg_at, ranks
 
 __all__ = ["ValidationSet"]
 
+#: Most rows scored at once.
 _BATCH = 512
+#: Most scores held at once (rows × items): 256 MiB of float32, whatever the catalogue is.
+_CELLS = 1 << 26
 
 Ints = npt.NDArray[np.int64]
 
@@ -61,6 +64,7 @@ class ValidationSet:
         # Who a row is of matters to a model that must not know what it was trained on.
         self._users = torch.from_numpy(targets[:, 0].copy()) if drawn else None
         self._seen = None if sequences.repeat_items else _seen(sequences, targets)
+        self._rows = max(1, min(_BATCH, _CELLS // (sequences.n_items + 1)))
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -118,7 +122,7 @@ class ValidationSet:
         return torch.cat(found)
 
     def _parts(self) -> list[slice]:
-        return [slice(start, min(start + _BATCH, len(self))) for start in range(0, len(self), _BATCH)]
+        return [slice(start, min(start + self._rows, len(self))) for start in range(0, len(self), self._rows)]
 
     def _inputs(self, part: slice) -> Tensor:
         return self.histories[part, : max(1, int(self.counts[part].max()))]

@@ -15,6 +15,7 @@ from stillhouse.evaluate.scoring import score_split
 from stillhouse.models.build import build
 from stillhouse.models.gru import Gru
 from stillhouse.params.model import GruSpec
+from stillhouse.train import validation
 from stillhouse.train.validation import ValidationSet
 
 Make = Callable[..., tuple[Path, Path]]
@@ -103,3 +104,21 @@ def test_candidate_scores_leave_out_what_was_seen(make_sequences: Make, repeat_i
     open_cells = 30 * len(events.valid) - (0 if repeat_items else int(events.valid[:, 1].sum()))
     assert int(scores.isfinite().sum()) == open_cells
     assert bool(scores.gather(1, targets.unsqueeze(1)).isfinite().all())
+
+
+def test_a_large_catalogue_is_scored_a_few_rows_at_a_time(
+    make_sequences: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events = _night(make_sequences)
+    model = build(GruSpec(kind="gru", width=8, blocks=1, length=6, dropout=0.0), 30, seed=2).eval()
+    expected = ValidationSet(events, 6).ranks(model)
+    monkeypatch.setattr(validation, "_CELLS", 31 * 7)
+    held: list[int] = []
+
+    def score(histories: torch.Tensor) -> torch.Tensor:
+        held.append(len(histories))
+        found: torch.Tensor = model(histories)
+        return found
+
+    assert torch.equal(ValidationSet(events, 6).ranks(score), expected)
+    assert max(held) == 7
