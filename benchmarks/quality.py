@@ -143,9 +143,10 @@ def train_one(plan: Mapping[str, Any], name: str, seed: int, work: Path) -> None
     resume = folder / "resume"
     resume.mkdir(exist_ok=True)
     if run["role"] == "teacher":
+        take_members(run.get("taken", {}), work, resume)
         figures = _teacher(params, folder, common, log, resume)
     else:
-        teacher = work / "runs" / f"{run['teacher']}.{run.get('teacher_seed', 1)}"
+        teacher = work / "runs" / f"{run.get('taught_by', run['teacher'])}.1"
         figures = _student(params, folder, common, log, resume, _store(params, teacher, common), run)
     epochs = [each["epoch_seconds"] for each in log.epochs]
     figures |= {
@@ -159,6 +160,22 @@ def train_one(plan: Mapping[str, Any], name: str, seed: int, work: Path) -> None
     write_json(folder / "result.json", figures)
     shutil.rmtree(resume, ignore_errors=True)
     print(json.dumps(figures), flush=True)
+
+
+def take_members(members: Mapping[str, str], work: Path, resume: Path) -> None:
+    """Lay finished runs where an ensemble looks for what an earlier attempt finished of its members."""
+    for name, run in members.items():
+        home, made_before = resume / name, work / "runs" / run
+        if not (home / "finished").exists():
+            home.mkdir(exist_ok=True)
+            figures = read_json(made_before / "result.json")
+            said = {
+                "start": "cold",
+                "valid_ndcg_at_10": figures["valid_ndcg_at_10"],
+                "best_epoch": figures["best_epoch"],
+            }
+            write_json(home / "figures.json", said)
+            shutil.copytree(made_before / "teacher", home / "finished")
 
 
 def _teacher(params: dict[str, Any], folder: Path, common: dict[str, Any], log: Log, resume: Path) -> dict[str, Any]:
@@ -285,7 +302,7 @@ def _against(plan: Mapping[str, Any], work: Path, name: str, done: list[Path]) -
     """Compare with the teacher (ratio and its bound) and with the same student alone (gap closed and its interval)."""
     run = plan["runs"][name]
     mine = _gains(done)
-    folder = work / "runs" / f"{run['teacher']}.{run.get('teacher_seed', 1)}"
+    folder = work / "runs" / f"{run['teacher']}.1"
     teacher = _gains([folder])[0]
     drawn = [(_resampled(mine, draw), teacher[draw[0]].mean()) for draw in _draws(len(teacher), 1)]
     size = read_json(folder / "result.json").get("weight_bytes")
