@@ -2,7 +2,8 @@
 
 ``quality.yaml`` names the runs: what each changes in ``params.yaml``, and which teacher a student learns from.
 Every run is a process of its own and leaves a folder; one that is there is not made again, so that a table can be
-filled over days. Leave-one-out, full ranking, seen items filtered. *Alone* is the same student on people's events only,
+filled over days. Leave-one-out, full ranking, seen items filtered; a student is ranked as it is served, by its package
+("valid" is its checkpoint's). *Alone* is the same student on people's events only,
 with the same steps; *gap* is the share of the way from there to its teacher, its interval a bootstrap over users and
 seeds; *bound* is the lower 95 % bound of the student's NDCG@10 over its teacher's, over users and seeds likewise.
 
@@ -31,6 +32,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import yaml
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -147,7 +149,12 @@ def train_one(plan: Mapping[str, Any], name: str, seed: int, work: Path) -> None
         figures = _teacher(params, folder, common, log, resume)
     else:
         teacher = work / "runs" / f"{run.get('taught_by', run['teacher'])}.1"
-        figures = _student(params, folder, common, log, resume, _store(params, teacher, common), run)
+        store = None
+        if "student_of" in run:
+            shutil.copytree(work / "runs" / f"{run['student_of']}.{seed}" / "student", made(folder / "student"))
+        else:
+            store = _store(params, teacher, common)
+        figures = _student(params, folder, common, log, resume, store, run)
     epochs = [each["epoch_seconds"] for each in log.epochs]
     figures |= {
         "seconds": time.monotonic() - began,
@@ -206,29 +213,30 @@ def _teacher(params: dict[str, Any], folder: Path, common: dict[str, Any], log: 
 
 
 def _student(
-    params: dict[str, Any], folder: Path, common: dict[str, Any], log: Log, resume: Path, store: Path, run: Any
+    params: dict[str, Any], folder: Path, common: dict[str, Any], log: Log, resume: Path, store: Path | None, run: Any
 ) -> dict[str, Any]:
-    student, package = folder / "student", folder / "package"
-    paths = {"soft_targets": store, "previous_student": folder / "none", "student": made(student), "resume": resume}
-    trained = stage("train_student", params, **common, **paths, reporter=log)
+    student, package, evaluation = folder / "student", folder / "package", folder / "evaluation"
+    best_epoch = None
+    if store is not None:
+        paths = {"soft_targets": store, "previous_student": folder / "none", "student": made(student), "resume": resume}
+        best_epoch = stage("train_student", params, **common, **paths, reporter=log)["best_epoch"]
     packed = stage("package", params, **common, student=student, package=made(package), reporter=log)
-    evaluated = stage(
+    stage(
         "evaluate",
         params,
         **common,
         package=package,
-        evaluation=made(folder / "evaluation"),
+        evaluation=made(evaluation),
         timings=folder / "timings.json",
         reporter=log,
     )
-    test, valid = ranks_of(student, common["sequences"])
+    ranks = pq.read_table(evaluation / "ranks.parquet").sort_by("user_index")
+    test, (_, valid) = ranks["rank"].to_numpy(), ranks_of(student, common["sequences"])
     np.savez(folder / "ranks.npz", test=test, valid=valid)
-    served = evaluated["leave_one_out"]
     names = ("bytes", "weight_bytes", "bytes_per_item", "parameters", "parameters_without_embeddings", "flops")
     return {
         **_quality(test, valid),
-        "served_ndcg_at_10": served["ndcg_at_10"],
-        "best_epoch": trained["best_epoch"],
+        "best_epoch": best_epoch,
         **{name: packed[name] for name in names},
         "p50_ms": read_json(folder / "timings.json").get("p50_ms"),
         "track": run.get("track"),
