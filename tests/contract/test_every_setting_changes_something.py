@@ -111,6 +111,7 @@ def training(place, previous, given=None, model="student.model"):
         "windows": Case("all", given={f"{model}.length": 2}),  # shorter than the histories
         "candidates": Case("all"),
         "negatives": Case(3),
+        "average": Case(1.0),
         "weight_decay": Case(0.1),
         "clip_norm": Case(0.01),
         "patience": Case(1, given=still),
@@ -193,6 +194,7 @@ EXPORT_SOFT_TARGETS = {
     "shard_positions": Case(20),
     "batch_size": Case(8),
     "keep_nights": Case(3, inputs={"teacher": "a warm teacher", "previous_soft_targets": "last night's soft targets"}),
+    "hidden": Case(True),
     "seed": Case(2),
     "repeat_items": Case(True, refused=TrainingError),
     **COMPUTE,

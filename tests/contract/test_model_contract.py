@@ -168,6 +168,9 @@ def test_the_padding_column_is_masked_and_all_others_are_finite(model: Recommend
 def test_states_and_item_table_make_the_scores_where_there_are_any(spec: TeacherSpec, model: Recommender) -> None:
     states, table = model.position_hidden(HISTORIES), model.item_table()
     assert (states is None) == (table is None) == (not isinstance(model, SequenceModel))
+    for users in (None, USERS):
+        kept = model.position_scorer(HISTORIES, users).states
+        assert kept is states is None or torch.equal(kept, states)
     if states is not None and table is not None:
         expected = model.position_scores(HISTORIES)[:, 1:]
         torch.testing.assert_close((states @ table.T)[:, 1:], expected, atol=1e-6, rtol=1e-5)

@@ -197,6 +197,8 @@ class TrainingSpec(Frozen):
     """Items drawn a step that stand for the whole catalogue in the loss (sampled softmax); ``null``: all items."""
     windows: Literal["last", "random", "all"] = "last"
     """Which training events of a longer history are a row: the last, a window drawn anew every epoch, or all."""
+    average: float = pydantic.Field(0.0, ge=0.0, le=1000.0)
+    """Epochs that the running mean of the weights reaches back; the mean is what is validated and kept. 0: none."""
     weight_decay: float = pydantic.Field(0.0, ge=0.0, le=1.0)
     clip_norm: float = pydantic.Field(1.0, gt=0.0)
     """Longest gradient that a step follows; a longer one is shortened to it."""

@@ -16,6 +16,7 @@ from stillhouse.distill.protocol import Objective, PositionBatch
 from stillhouse.errors import TrainingError
 from stillhouse.models.protocol import SequenceModel
 from stillhouse.reporting import Progress, Reporter
+from stillhouse.train.averaging import WeightAverage
 from stillhouse.train.compute import derived_seed, fabric_of, repeatable
 from stillhouse.train.job import Job, Outcome
 from stillhouse.train.optimizer import adamw, learning_rate, set_learning_rate
@@ -120,6 +121,8 @@ class _Run:
         self.epochs = job.training.warm_epochs if job.warm else job.training.epochs
         self.batches_an_epoch = -(-len(self.rows) // job.training.batch_size)
         self.planned = self.epochs * self.batches_an_epoch
+        reach = job.training.average * self.batches_an_epoch
+        self.average = WeightAverage(model, reach) if reach else None
         self.place = _Place()
         self.kept = self._weights()
         self.sums = torch.zeros(0, dtype=torch.float64, device=self.fabric.device)
@@ -168,6 +171,8 @@ class _Run:
         self.fabric_optimizer.step()
         self._add({name: value.detach() for name, value in parts.items()}, len(batch["targets"]))
         place.step, place.done = index + 1, place.done + 1
+        if self.average is not None:
+            self.average.update(place.done)
 
     def _add(self, parts: Mapping[str, Tensor], positions: int) -> None:
         if not self.place.names:
@@ -195,8 +200,11 @@ class _Run:
             self.kept = self._weights()
 
     def _validate(self) -> float:
-        self.model.eval()
-        return self.valid.ndcg_at_10(self.model)
+        return self.valid.ndcg_at_10(self._shown().eval())
+
+    def _shown(self) -> SequenceModel:
+        """Return the model that is validated and kept."""
+        return self.model if self.average is None else self.average.model
 
     def _require_finite(self) -> None:
         if not bool(self.sums.isfinite().all()):
@@ -206,7 +214,7 @@ class _Run:
             )
 
     def _weights(self) -> dict[str, Tensor]:
-        return {name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()}
+        return {name: tensor.detach().clone() for name, tensor in self._shown().state_dict().items()}
 
     def _on_device(self, batch: tuple[Tensor, PositionBatch]) -> tuple[Tensor, dict[str, Tensor]]:
         histories, positions = batch
@@ -234,6 +242,8 @@ class _Run:
             if self.job.objective.weights is not None:
                 learnt = self.job.objective.weights.state_dict()
                 tensors |= {f"learnt/{name}": tensor for name, tensor in learnt.items()}
+            if self.average is not None:
+                tensors |= {f"mean/{name}": tensor for name, tensor in self.average.model.state_dict().items()}
             tensors |= named_optimizer_state(self.optimizer) | {"sums": self.sums}
             save_state(self.job.resume, State(tensors, {"place": asdict(self.place), "key": self._key()}))
         self.saved_at = time.monotonic()
@@ -250,6 +260,8 @@ class _Run:
         self.kept = {name: tensor.to(self.fabric.device) for name, tensor in _under("kept/", state.tensors).items()}
         if self.job.objective.weights is not None:
             self.job.objective.weights.load_state_dict(_under("learnt/", state.tensors))
+        if self.average is not None:
+            self.average.model.load_state_dict(_under("mean/", state.tensors))
         self.sums = state.tensors["sums"].to(self.fabric.device)
         restore_optimizer(self.optimizer, state.tensors)
         self.reporter.note(f"training goes on after epoch {self.place.epoch}, batch {self.place.step}")

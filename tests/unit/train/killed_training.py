@@ -21,7 +21,7 @@ from stillhouse.train import loop
 
 PARAMS = TrainTeacherParams(
     model=TransformerSpec(kind="transformer", width=16, blocks=1, heads=2, length=6, dropout=0.2),
-    training=TrainingSpec(epochs=12, batch_size=4, learning_rate=0.01, warmup_steps=2, patience=12),
+    training=TrainingSpec(epochs=12, batch_size=4, learning_rate=0.01, warmup_steps=2, patience=12, average=1.5),
     seed=1,
     repeat_items=True,
     compute=ComputeSpec(device="cpu", threads=1),

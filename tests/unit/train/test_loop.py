@@ -167,6 +167,7 @@ def test_an_events_weight_reaches_the_loss(ring_job: MakeJob) -> None:
         {"batch_size": 7},
         {"schedule": "linear"},
         {"negatives": 4},
+        {"average": 2.0},
     ],
     ids=str,
 )
