@@ -1,6 +1,6 @@
 """A teacher that is a table of scores: what methods of distillation are tested against."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -74,9 +74,7 @@ class Rows:
 
     def teacher(self, temperature=1.0, hidden=None, seed=0):
         """What the teacher says, as float64 tensors."""
-        batch = self.batch(temperature, seed)
-        if hidden is not None:
-            batch = WithHidden(**vars(batch), hidden=hidden)
+        batch = replace(self.batch(temperature, seed), hidden=hidden)
         return TeacherRows.of(batch, torch.device("cpu"), torch.float64, self.scores.shape[1] - 1, self)
 
     @property
@@ -120,13 +118,6 @@ class Rows:
         )
 
 
-@dataclass(frozen=True)
-class WithHidden(TargetBatch):
-    """With the teacher's states beside it."""
-
-    hidden: np.ndarray
-
-
 class Remembered:
     """A soft-target store and its histories in memory: user u has taken all that `Rows` says its position has seen.
 
@@ -143,7 +134,7 @@ class Remembered:
             repeat_items=False,
             n_items=rows.scores.shape[1] - 1,
             k=rows.k,
-            hidden_width=None if hidden is None else hidden.shape[1],
+            hidden_width=0 if hidden is None else hidden.shape[1],
         )
 
     def _column(self, temperature):
@@ -154,12 +145,12 @@ class Remembered:
     def position_ids(self, users, steps):
         return np.where(np.isin(users, self._lacks), -1, users)
 
-    def batch(self, ids, temperature):
+    def batch(self, ids, temperature, *, hidden=False):
         found = self._rows.batch(temperature)
-        arrays = {name: value[ids] for name, value in vars(found).items() if name != "temperature"}
-        if self._hidden is None:
-            return TargetBatch(temperature, **arrays)
-        return WithHidden(temperature, **arrays, hidden=self._hidden[ids])
+        arrays = {name: value[ids] for name, value in vars(found).items() if isinstance(value, np.ndarray)}
+        if hidden and self._hidden is not None:
+            arrays["hidden"] = self._hidden[ids]
+        return TargetBatch(temperature, **arrays)
 
     def positions(self, users=None, progress=0.0):
         """Positions of ``users`` (all rows), each having seen all that its row says."""

@@ -23,6 +23,7 @@ class Features(Method):
     """
 
     name = "feature_loss"
+    reads_states = True
 
     def __init__(self, width: int, teacher_width: int, *, cosine: bool = False, seed: int = 0) -> None:
         """Project states of ``width`` to ``teacher_width``; the first weights are drawn from ``seed``."""

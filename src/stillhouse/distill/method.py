@@ -65,6 +65,8 @@ class Method(ABC):
     """What the method itself learns."""
     top: int = 0
     """How many of the student's own best unseen items it wants to see."""
+    reads_states: ClassVar[bool] = False
+    """Whether it looks at the teacher's states, where the store holds them; they are read for such a method alone."""
 
     def prepare(self, batch: PositionBatch, teacher: TeacherRows) -> Mapping[str, Tensor]:
         """Return what it needs beside `Said`, worked out once a batch: name → tensor [N, ...], cut with the positions.
@@ -87,6 +89,8 @@ class StateMethod(ABC):
 
     name: ClassVar[str]
     """As `Method.name`."""
+    reads_states: ClassVar[bool] = False
+    """As `Method.reads_states`."""
 
     @abstractmethod
     def loss(self, states: Tensor, teacher: TeacherRows, held: Tensor) -> Tensor:

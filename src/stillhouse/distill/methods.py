@@ -109,10 +109,9 @@ def _hidden_width(header: StoreHeader) -> int:
     Raises:
         StoreError: it holds none.
     """
-    width = getattr(header, "hidden_width", None)
-    if not width:
+    if not header.hidden_width:
         raise StoreError(
             "the soft-target store must hold the teacher's states for the method features, found none (params.yaml: "
             "train_student.distillation.methods): set export_soft_targets.hidden to true, or take another method"
         )
-    return int(width)
+    return header.hidden_width

@@ -79,6 +79,7 @@ class MixedObjective:
             store.header.temperature_column(self._temperature.start)
         self._store, self._listening = store, listening or Listening()
         self._methods = tuple(methods) or (WeightedMethod(Soft(), 1.0),)
+        self._reads_states = any(each.method.reads_states for each in self._methods)
         learnt = [each.method.weights for each in self._methods if isinstance(each.method, Method)]
         kept = [each for each in learnt if each is not None]
         self.weights = nn.ModuleList(kept) if kept else None
@@ -104,7 +105,8 @@ class MixedObjective:
         device, wide = batch.targets.device, torch.promote_types(batch.weights.dtype, torch.float32)
         seen = None if self._before is None else self._before.at(batch.users, batch.steps)
         # A position that the store lacks borrows a row, and counts nothing.
-        stored = self._store.batch(np.maximum(ids, 0), self._temperature_at(batch.progress, ids))
+        temperature = self._temperature_at(batch.progress, ids)
+        stored = self._store.batch(np.maximum(ids, 0), temperature, hidden=self._reads_states)
         teacher = TeacherRows.of(stored, device, wide, self._store.header.n_items, seen)
         held = torch.from_numpy(ids >= 0).to(device)
         said = _Batch(batch, teacher, held, seen)

@@ -28,6 +28,7 @@ class Relations(StateMethod):
     """
 
     name = "relation_loss"
+    reads_states = True
 
     def __init__(self, *, positions: int = 64, distance: float = 1.0, angle: float = 2.0) -> None:
         """Weigh distances and angles among ``positions`` of a batch, at least 3."""

@@ -2,12 +2,13 @@
 
 Files are memory-mapped. A store whose rows fit a budget of memory is decoded once, as
 far as whole numbers go; a batch is then one gather a tensor. A larger one is decoded a
-batch at a time. Both give the same bits, and neither loops over rows.
+batch at a time. Both give the same bits, and neither loops over rows. The teacher's
+states are not coded and stay mapped: they are read for the batches that ask for them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
@@ -17,10 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stillhouse.data.files import sha256_file
-from stillhouse.distill.coding_positions import OpenRows, decode, open_bytes
+from stillhouse.distill.coding_positions import OpenRows, decode, open_bytes, row_shapes
 from stillhouse.distill.draws import tail_draws
 from stillhouse.distill.store_files import Index, checked_shard, read_index
-from stillhouse.distill.store_format import HEADER, LayerEntry, StoreHeader, read_header
+from stillhouse.distill.store_format import HEADER, HIDDEN, LayerEntry, StoreHeader, read_header
 from stillhouse.errors import StoreError
 
 __all__ = ["CACHE_BYTES", "LayeredTargets", "SoftTargets", "TargetBatch"]
@@ -61,6 +62,8 @@ class TargetBatch:
     """float32 [N, S]: log-probability of drawing each: the mean over S of f(item) / exp(logq) estimates, without
     bias, the sum of f over the tail. +inf where a draw counts nothing, because it fell outside the tail (it then
     repeats another of its row); 0 where there is no tail."""
+    hidden: Float | None = None
+    """float32 [N, d]: the teacher's states, where the store holds them and they were asked for."""
 
     @property
     def lse(self) -> Float:
@@ -81,6 +84,7 @@ class SoftTargets:
         self._shards = shards
         self._starts = np.cumsum([0, *(entry.positions for entry in header.shards)], dtype=np.int64)
         self._logq = index.strata.logq
+        self._coded = tuple(row_shapes(header.code, 0))
         self._cached: OpenRows | None = None
         self._fits = open_bytes(header.code) * header.positions <= cache_bytes
 
@@ -147,12 +151,13 @@ class SoftTargets:
         inside = known & (behind >= 0) & (behind < self._index.offsets[safe + 1] - start)
         return np.where(inside, start + behind, -1)
 
-    def batch(self, ids: Int, temperature: float) -> TargetBatch:
+    def batch(self, ids: Int, temperature: float, *, hidden: bool = False) -> TargetBatch:
         """Return what stands at the rows ``ids``.
 
         Args:
             ids: int64 [N], rows as `position_ids` gives them, none of them negative.
             temperature: one of the store's.
+            hidden: read the teacher's states too, where the store holds them.
 
         Raises:
             StoreError: the store was not written for ``temperature``.
@@ -171,7 +176,12 @@ class SoftTargets:
             tail_items=rows.tail_items.astype(np.int64),
             tail_scores=rows.tail_scores(self.header.code),
             tail_logq=rows.tail_logq(self._logq),
+            hidden=self._states(ids) if hidden and self.header.hidden_width else None,
         )
+
+    def _states(self, ids: Int) -> Float:
+        states: Float = self._gather(ids, [HIDDEN])[HIDDEN].astype(np.float32)
+        return states
 
     def _rows(self, ids: Int) -> OpenRows:
         if not self._fits:
@@ -189,12 +199,11 @@ class SoftTargets:
             StoreError: they are no rows of such a store; the text names the shard.
         """
         drawn = tail_draws(self.header.seed, *self._index.where(ids), self._index.strata)
-        owner = np.searchsorted(self._starts, ids, side="right") - 1
-        touched = np.unique(owner).tolist()
         try:
-            return decode(self._gather(ids, owner, touched), drawn, self.header.code)
+            return decode(self._gather(ids, self._coded), drawn, self.header.code)
         except ValueError as error:
-            for shard in touched:
+            owner = self._owner(ids)
+            for shard in np.unique(owner).tolist():
                 self._require(shard, ids[owner == shard], drawn[owner == shard])
             raise StoreError(f"the rows of soft targets must be whole, found {error}: export them again") from None
 
@@ -202,23 +211,32 @@ class SoftTargets:
         path, tensors = self._shards[shard]
         local = ids - self._starts[shard]
         try:
-            decode({name: tensor[local] for name, tensor in tensors.items()}, drawn, self.header.code)
+            decode({name: tensors[name][local] for name in self._coded}, drawn, self.header.code)
         except ValueError as error:
             raise StoreError(
                 f"{path.name} must hold rows as they were written: {error} ({path}): it is damaged; "
                 "export the soft targets again (shards that are whole are kept)"
             ) from None
 
-    def _gather(self, ids: Int, owner: Int, touched: list[int]) -> dict[str, NDArray[Any]]:
+    def _owner(self, ids: Int) -> Int:
+        """The shard that each of the rows stands in."""
+        owner: Int = np.searchsorted(self._starts, ids, side="right") - 1
+        return owner
+
+    def _gather(self, ids: Int, names: Iterable[str]) -> dict[str, NDArray[Any]]:
+        """The rows ``ids`` of the shards' tensors of these ``names``."""
+        owner = self._owner(ids)
+        touched = np.unique(owner).tolist()
         if len(touched) == 1:
-            local = ids - self._starts[touched[0]]
-            return {name: np.take(tensor, local, axis=0) for name, tensor in self._shards[touched[0]][1].items()}
-        found = {name: np.empty(shape, dtype) for name, (dtype, shape) in self.header.shapes(len(ids)).items()}
+            local, tensors = ids - self._starts[touched[0]], self._shards[touched[0]][1]
+            return {name: np.take(tensors[name], local, axis=0) for name in names}
+        shapes = self.header.shapes(len(ids))
+        found = {name: np.empty(shapes[name][1], shapes[name][0]) for name in names}
         for shard in touched:
             rows = np.flatnonzero(owner == shard)
             local = ids[rows] - self._starts[shard]
-            for name, tensor in self._shards[shard][1].items():
-                found[name][rows] = tensor[local]
+            for name, array in found.items():
+                array[rows] = self._shards[shard][1][name][local]
         return found
 
 
@@ -249,15 +267,15 @@ class LayeredTargets(SoftTargets):
             unknown &= ~layer.holds(users)
         return found
 
-    def batch(self, ids: Int, temperature: float) -> TargetBatch:
-        """Return what stands at the rows ``ids``; raises as the batch of one store does."""
+    def batch(self, ids: Int, temperature: float, *, hidden: bool = False) -> TargetBatch:
+        """Return what stands at the rows ``ids``; takes and raises what the batch of one store does."""
         if len(ids) and (ids.min() < 0 or ids.max() >= len(self)):
             raise IndexError(f"rows must be within 0..{len(self) - 1}, got {ids.min()}..{ids.max()}")
         owner = np.searchsorted(self._bounds, ids, side="right") - 1
         touched = np.unique(owner).tolist() or [0]
         places = [np.flatnonzero(owner == number) for number in touched]
         parts = [
-            self._layers[number].batch(ids[rows] - self._bounds[number], temperature)
+            self._layers[number].batch(ids[rows] - self._bounds[number], temperature, hidden=hidden)
             for number, rows in zip(touched, places, strict=True)
         ]
         return parts[0] if len(parts) == 1 else _merged(parts, places)

@@ -10,7 +10,8 @@
 A shard's rows hold raw teacher scores in few bits (`stillhouse.distill.coding_positions`):
 those of the top k unseen items, the log-sum-exp of everything unseen beyond them at
 each temperature, and the scores of items drawn from there. Which items were drawn is
-written nowhere: `stillhouse.distill.draws` works it out.
+written nowhere: `stillhouse.distill.draws` works it out. Beside them may stand the
+teacher's state behind the position, which is not coded.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from stillhouse.errors import StoreError, one_line
 __all__ = [
     "FORMAT",
     "HEADER",
+    "HIDDEN",
     "INDEX",
     "ITEMS",
     "VERSION",
@@ -47,6 +49,8 @@ HEADER = "store.json"
 INDEX = "index.safetensors"
 #: The teacher's item table, where it scores by one: what a student may start from.
 ITEMS = "items.safetensors"
+#: The tensor of a shard that holds the teacher's states, where they are kept.
+HIDDEN = "hidden"
 
 
 class _Entry(pydantic.BaseModel):
@@ -102,6 +106,8 @@ class StoreHeader(_Entry):
     """Of the draws."""
     repeat_items: bool
     """Whether items that a user has already taken are among the targets."""
+    hidden_width: int = pydantic.Field(0, ge=0)
+    """Numbers of the teacher's state at each position; 0: its states are not kept."""
     positions: int = pydantic.Field(ge=0)
     index_sha256: str = pydantic.Field(pattern=r"^[0-9a-f]{64}$")
     shards: tuple[ShardEntry, ...] = pydantic.Field(strict=False)
@@ -132,7 +138,10 @@ class StoreHeader(_Entry):
 
     def shapes(self, positions: int) -> Mapping[str, tuple[np.dtype[Any], tuple[int, ...]]]:
         """Return name → (dtype, shape) of the tensors in a shard of ``positions`` rows."""
-        return row_shapes(self.code, positions)
+        coded = row_shapes(self.code, positions)
+        if not self.hidden_width:
+            return coded
+        return {**coded, HIDDEN: (np.dtype(np.float16), (positions, self.hidden_width))}
 
     def temperature_column(self, temperature: float) -> int:
         """Return the column of ``tail_lse`` for ``temperature``.

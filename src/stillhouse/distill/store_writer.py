@@ -51,6 +51,7 @@ def new_header(
     temperatures: Sequence[float],
     seed: int,
     repeat_items: bool,
+    hidden_width: int = 0,
     layers: Sequence[LayerEntry] = (),
 ) -> StoreHeader:
     """Return the header of a store that holds no positions yet.
@@ -69,6 +70,7 @@ def new_header(
         temperatures: each > 0.
         seed: of the draws.
         repeat_items: whether items already taken are candidates.
+        hidden_width: numbers of the teacher's state at each position; 0: its states are not kept.
         layers: the stores of earlier nights that are kept beneath it.
     """
     return StoreHeader(
@@ -87,6 +89,7 @@ def new_header(
         temperatures=tuple(temperatures),
         seed=seed,
         repeat_items=repeat_items,
+        hidden_width=hidden_width,
         positions=0,
         index_sha256=_UNWRITTEN,
         shards=(),

@@ -43,7 +43,7 @@ class TeacherRows:
     unseen: Tensor
     """float [N]: how many items the position has not seen."""
     hidden: Tensor | None = None
-    """float [N, d]: the teacher's states, where the store holds them."""
+    """float [N, d]: the teacher's states, where the store holds them and a method reads them."""
 
     @classmethod
     def of(
@@ -64,7 +64,6 @@ class TeacherRows:
 
         tail_lse = real(batch.tail_lse)
         unseen = torch.full_like(tail_lse, n_items)
-        hidden: NDArray[np.float32] | None = getattr(batch, "hidden", None)
         return cls(
             temperature=batch.temperature,
             items=_indices(batch.items, device),
@@ -74,7 +73,7 @@ class TeacherRows:
             tail_scores=real(batch.tail_scores),
             tail_logq=real(batch.tail_logq),
             unseen=unseen if seen is None else unseen - seen.counts,
-            hidden=None if hidden is None else real(hidden),
+            hidden=None if batch.hidden is None else real(batch.hidden),
         )
 
     def __len__(self) -> int:

@@ -41,7 +41,7 @@ class CrossFitted(Composite):
         members = list(self.members.values())
         if users is None:
             readers = [member.position_scorer(histories) for member in members]
-            return lambda some: self._together([one(some) for one in readers])
+            return PositionScorer(lambda some: self._together([one(some) for one in readers]))
         folds = fold_of(users, len(members))
         own = [member.position_scorer(histories[folds == fold]) for fold, member in enumerate(members)]
         owner = folds[(histories != 0).nonzero(as_tuple=True)[0]]
@@ -55,7 +55,7 @@ class CrossFitted(Composite):
             numbers = number[some]
             return self._routed(owner[some], lambda fold, mine: own[fold](numbers[mine]))
 
-        return score
+        return PositionScorer(score)
 
     def _together(self, scores: list[Tensor]) -> Tensor:
         share = self.mask.new_tensor(1.0 / len(scores))

@@ -62,7 +62,7 @@ class Ensemble(Composite):
             events, _ = prefixes(histories, None, rows[some], steps[some])
             return self.together([one(some) for one in scorers], events)
 
-        return score
+        return PositionScorer(score)
 
     def together(self, scores: Sequence[Tensor], histories: Tensor) -> Tensor:
         """Return the ensemble's scores, float [n, n_items + 1].

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -18,8 +19,20 @@ EMBEDDING_STD = 0.02
 Rows = slice | Tensor
 """Some of a batch's real positions, in (row, position) order: a slice, or their numbers as int64."""
 
-PositionScorer = Callable[[Rows], Tensor]
-"""Gives the scores of some positions of one batch, float [n, n_items + 1]."""
+
+@dataclass(frozen=True)
+class PositionScorer:
+    """One batch, read once: the scores of its N real positions, asked for a few at a time."""
+
+    score: Callable[[Rows], Tensor]
+    """Gives the scores of some positions, float [n, n_items + 1]."""
+    states: Tensor | None = None
+    """float [N, width]: the state behind each position, as `Recommender.position_hidden` gives it; ``None``: there is
+    no such thing."""
+
+    def __call__(self, some: Rows) -> Tensor:
+        """Return the scores of ``some`` positions, float [n, n_items + 1]."""
+        return self.score(some)
 
 
 class Recommender(nn.Module, ABC):
@@ -65,7 +78,7 @@ class Recommender(nn.Module, ABC):
             users: as `forward` takes them.
 
         Returns:
-            a function of some of the N cells that are not padding, in (row, position) order:
+            what scores some of the N cells that are not padding, in (row, position) order:
             float [n, n_items + 1], where position t has seen the events 0..t alone.
         """
         rows, steps = (histories != 0).nonzero(as_tuple=True)
@@ -74,7 +87,7 @@ class Recommender(nn.Module, ABC):
             scores: Tensor = self(*prefixes(histories, users, rows[some], steps[some]))
             return scores
 
-        return score
+        return PositionScorer(score)
 
     def position_scores(self, histories: Tensor, users: Tensor | None = None, rows: Rows | None = None) -> Tensor:
         """Return the scores at real positions, float [n, n_items + 1]: those of ``rows``, or all N of the batch."""
@@ -187,7 +200,7 @@ class SequenceModel(Recommender):
         """Read a batch once: its states are kept, its scores are made as they are asked for."""
         states = self.position_hidden(histories)
         wide = states.to(torch.promote_types(states.dtype, torch.float32))
-        return lambda some: self.scores(wide[some])
+        return PositionScorer(lambda some: self.scores(wide[some]), wide)
 
     def item_table(self) -> Tensor:
         """Return the tied item table, float [n_items + 1, width]."""

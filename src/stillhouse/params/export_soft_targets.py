@@ -34,7 +34,10 @@ class ExportSoftTargetsParams(StageParams):
     """Sequences scored at once."""
     keep_nights: int = pydantic.Field(0, ge=0, le=98)
     """Most nights that a user with the same training rows keeps what an earlier teacher said, while teachers start
-    warm; 0: every night scores everybody."""
+    warm and ``hidden`` is false; 0: every night scores everybody."""
+    hidden: bool = False
+    """Keep the teacher's state behind each position too, two bytes a number, for methods that compare states. Every
+    night then scores everybody, whatever ``keep_nights`` says: no two teachers' states lie in one basis."""
     seed: int = pydantic.Field(ge=0)
     repeat_items: bool
     compute: ComputeSpec

@@ -25,7 +25,7 @@ from stillhouse.distill.draws import Strata, strata_of, tail_draws
 from stillhouse.distill.extract import extract
 from stillhouse.distill.layers import Standing, standing
 from stillhouse.distill.positions import Windows, row_digests, seen_pairs, spread, windows
-from stillhouse.distill.store_format import StoreHeader
+from stillhouse.distill.store_format import HIDDEN, StoreHeader
 from stillhouse.distill.store_writer import StoreWriter, new_header
 from stillhouse.errors import StoreError, TrainingError
 from stillhouse.models.checkpoint import digest, load
@@ -63,7 +63,8 @@ def export_soft_targets(
 
     Those of every user, or, where the teacher started from last night's weights and
     ``keep_nights`` allows, of users whose training rows have changed; last night's store
-    then stands beneath tonight's and answers for the others.
+    then stands beneath tonight's and answers for the others. With ``hidden`` the store keeps
+    the teacher's states too, and every user is scored.
 
     Args:
         teacher: the teacher's checkpoint.
@@ -83,8 +84,10 @@ def export_soft_targets(
         temperature, the mean probability of the stored top k among the unseen items.
 
     Raises:
-        StoreError: the teacher did not pass its check, or there is no position to score.
-        TrainingError: the teacher's checkpoint is damaged, of another vocabulary, or gives scores that are not finite.
+        StoreError: the teacher did not pass its check, has no states that could be kept, or there is no position to
+            score.
+        TrainingError: the teacher's checkpoint is damaged, of another vocabulary, or gives scores or states that are
+            not finite.
         DataError: sequences and vocabulary are not of one night.
     """
     if read_json(checked).get("passed") is not True:
@@ -95,7 +98,8 @@ def export_soft_targets(
     if len(plan) == 0:
         raise StoreError(f"soft targets need a user with two training rows, found none ({sequences})")
     strata = strata_of(words.popularity[1:], params.tail_samples)
-    header = _header(digest(teacher), model.length, words, histories, params)
+    width = _hidden_width(model, made.spec.kind) if params.hidden else 0
+    header = _header(digest(teacher), model.length, width, words, histories, params)
     digests = row_digests(histories.items, histories.offsets, histories.train_length)
     before = previous_soft_targets if made.warm and params.keep_nights else None
     kept = _standing(before, header, words, digests, params, reporter)
@@ -133,6 +137,9 @@ def _standing(
     nothing = Standing((), np.zeros(len(digests), dtype=bool))
     if previous is None or is_none(previous):
         return nothing
+    if params.hidden:
+        reporter.note("everybody is scored: the states of two teachers lie in no common basis")
+        return nothing
     try:
         found = standing(previous, header, words.item_ids, digests, nights=params.keep_nights)
     except StoreError as error:  # such as one of an older version: it is of use to nobody, and no reason to fail
@@ -142,8 +149,25 @@ def _standing(
     return found
 
 
+@torch.inference_mode()
+def _hidden_width(model: Recommender, kind: str) -> int:
+    """Return the width of the states of ``model``, a teacher of ``kind``.
+
+    Raises:
+        StoreError: it has none.
+    """
+    states = model.position_hidden(torch.ones((1, 1), dtype=torch.int64))
+    if states is None:
+        raise StoreError(
+            f"a teacher must have a state behind each position for its states to be kept, found one of kind {kind}, "
+            "which has none (params.yaml: export_soft_targets.hidden): set it to false, or train a teacher that is "
+            "one transformer, gru or bidirectional"
+        )
+    return states.shape[1]
+
+
 def _header(
-    teacher: str, length: int, words: Vocabulary, histories: Sequences, params: ExportSoftTargetsParams
+    teacher: str, length: int, width: int, words: Vocabulary, histories: Sequences, params: ExportSoftTargetsParams
 ) -> StoreHeader:
     return new_header(
         teacher=teacher,
@@ -159,6 +183,7 @@ def _header(
         temperatures=params.temperatures,
         seed=params.seed,
         repeat_items=params.repeat_items,
+        hidden_width=width,
     )
 
 
@@ -254,7 +279,8 @@ class _Scorer:
             places.append(spread(starts[some], alike.counts)[1])
         order = np.argsort(np.concatenate(places))
         kept = {name: np.concatenate([part[name] for part in parts])[order] for name in parts[0]}
-        return encode(kept, self._code) | {"top_k_probability": _mass(kept, self.params.temperatures)}
+        states = {HIDDEN: kept[HIDDEN]} if self.params.hidden else {}
+        return encode(kept, self._code) | states | {"top_k_probability": _mass(kept, self.params.temperatures)}
 
     def _scored(self, batch: Windows) -> Iterator[dict[str, NDArray[Any]]]:
         """Yield what is kept of the batch's positions, a bounded number of rows at once."""
@@ -271,7 +297,10 @@ class _Scorer:
                 scores = score(part)
             first, last = np.searchsorted(seen[0], [start, start + self._rows])
             pairs = (seen[0][first:last] - start, seen[1][first:last])
-            yield self._kept(scores.float(), pairs, drawn[part])
+            kept = self._kept(scores.float(), pairs, drawn[part])
+            if self.params.hidden and score.states is not None:
+                kept[HIDDEN] = _half(score.states[part])
+            yield kept
 
     def _seen(self, users: Int, steps: Int) -> tuple[Int, Int]:
         """What is no candidate at each position, as (row, item)."""
@@ -284,12 +313,28 @@ class _Scorer:
         kept = extract(scores, pairs, self._code.k, self.params.temperatures, self._on_device(drawn))
         found = {name: tensor.cpu().numpy() for name, tensor in kept.items()}
         # Whatever is not finite among the scores is, or is part of, one of these.
-        if not (np.isfinite(found["peak"]).all() and (found["tail_lse"] < np.inf).all()):
-            raise TrainingError("a teacher's scores must be finite, found NaN or infinity: train the teacher again")
+        _require_finite("scores", bool(np.isfinite(found["peak"]).all() and (found["tail_lse"] < np.inf).all()))
         return found
 
     def _on_device(self, array: NDArray[Any]) -> Tensor:
         return torch.from_numpy(array).to(self._fabric.device)
+
+
+def _half(states: Tensor) -> NDArray[np.float16]:
+    """Return ``states`` as float16, in which what is finite stays finite.
+
+    Raises:
+        TrainingError: they are not finite.
+    """
+    _require_finite("states", bool(states.isfinite().all()))
+    most = torch.finfo(torch.float16).max
+    half: NDArray[np.float16] = states.clamp(-most, most).half().cpu().numpy()
+    return half
+
+
+def _require_finite(what: str, finite: bool) -> None:
+    if not finite:
+        raise TrainingError(f"a teacher's {what} must be finite, found NaN or infinity: train the teacher again")
 
 
 def _mass(kept: Mapping[str, NDArray[Any]], temperatures: tuple[float, ...]) -> NDArray[np.float64]:

@@ -29,6 +29,8 @@ class MadeStore:
     """float32 [positions, n_items + 1]: the teacher's raw scores, column 0 meaningless."""
     users: np.ndarray
     steps: np.ndarray
+    states: np.ndarray
+    """float16 [positions, hidden_width]: the teacher's states."""
     vocabulary: str = "v" * 64
     teacher: str = "a" * 64
     exact: bool = False
@@ -53,8 +55,8 @@ class Exact(SoftTargets):
         vars(self).update(vars(store))
         self._made = made
 
-    def batch(self, ids: np.ndarray, temperature: float) -> TargetBatch:
-        found, header = super().batch(ids, temperature), self.header
+    def batch(self, ids: np.ndarray, temperature: float, *, hidden: bool = False) -> TargetBatch:
+        found, header = super().batch(ids, temperature, hidden=hidden), self.header
         scores = self._made.scores[ids].astype(np.float64)
         scores[:, 0] = -np.inf
         if not header.repeat_items:
@@ -77,6 +79,7 @@ class Exact(SoftTargets):
             tail_items=found.tail_items,
             tail_scores=np.take_along_axis(scores, found.tail_items, axis=1).astype(np.float32),
             tail_logq=found.tail_logq,
+            hidden=found.hidden,
         )
 
 
@@ -105,6 +108,7 @@ def make_store(tmp_path: Path) -> Callable[..., MadeStore]:
         length: int = 5,
         users_a_shard: int = 2,
         repeat_items: bool = False,
+        hidden_width: int = 0,
         grid: float = 0.0,
         seed: int = 0,
         name: str = "store",
@@ -119,6 +123,7 @@ def make_store(tmp_path: Path) -> Callable[..., MadeStore]:
         scores = rng.normal(0.0, 2.0, (len(users), n_items + 1)).astype(np.float32)
         if grid:  # many equal scores, and a store that loses none of it
             scores = (np.round(scores / grid) * grid).astype(np.float32)
+        states = rng.normal(0.0, 1.0, (len(users), hidden_width)).astype(np.float16)
         strata = strata_of(np.bincount(items, minlength=n_items + 1)[1:], tail_samples)
         header = new_header(
             teacher="a" * 64,
@@ -134,6 +139,7 @@ def make_store(tmp_path: Path) -> Callable[..., MadeStore]:
             temperatures=temperatures,
             seed=seed,
             repeat_items=repeat_items,
+            hidden_width=hidden_width,
         )
         folder = tmp_path / f"{name}-resume"
         folder.mkdir()
@@ -153,13 +159,12 @@ def make_store(tmp_path: Path) -> Callable[..., MadeStore]:
                 temperatures,
                 torch.from_numpy(tail_draws(seed, users[place], steps[place], strata).astype(np.int64)),
             )
-            writer.write(
-                number,
-                encode({key: value.numpy() for key, value in kept.items()}, header.code),
-                [0.5] * len(temperatures),
-            )
+            tensors = encode({key: value.numpy() for key, value in kept.items()}, header.code)
+            if hidden_width:
+                tensors["hidden"] = states[place]
+            writer.write(number, tensors, [0.5] * len(temperatures))
         writer.publish(tmp_path / name, len(parts), plan, row_digests(items, offsets, trained))
-        return MadeStore(tmp_path / name, items, offsets, scores, users, steps, exact=grid > 0)
+        return MadeStore(tmp_path / name, items, offsets, scores, users, steps, states, exact=grid > 0)
 
     return make
 

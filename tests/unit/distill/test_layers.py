@@ -103,7 +103,15 @@ def test_a_layer_that_answers_for_nobody_goes(old):
 
 @pytest.mark.parametrize(
     "change",
-    [{"k": 3}, {"score_bits": 7}, {"temperatures": (1.0,)}, {"length": 6}, {"repeat_items": True}, {"seed": 9}],
+    [
+        {"k": 3},
+        {"score_bits": 7},
+        {"temperatures": (1.0,)},
+        {"length": 6},
+        {"repeat_items": True},
+        {"hidden_width": 4},
+        {"seed": 9},
+    ],
 )
 def test_targets_that_were_cut_otherwise_do_not_stand(old, change):
     assert old.stands(**change).layers == ()
@@ -146,9 +154,17 @@ def test_each_position_is_answered_by_the_latest_store_that_knows_its_user(old, 
         alone = _open(Old(_plain(source, tmp_path / f"plain-{row}"), source.digests))
         one = alone.batch(alone.position_ids(users[row : row + 1], steps[row : row + 1]), 2.0)
         for name, array in vars(one).items():
-            assert np.array_equal(
-                array, getattr(found, name) if name == "temperature" else getattr(found, name)[row : row + 1]
-            )
+            if isinstance(array, np.ndarray):
+                assert np.array_equal(array, getattr(found, name)[row : row + 1]), name
+
+
+def test_rows_of_several_layers_bring_their_states(make_store):
+    made = [make_store(LENGTHS.tolist(), name=name, hidden_width=3, seed=seed) for seed, name in enumerate("ab")]
+    store = LayeredTargets([one.open() for one in made])
+    ids = np.array([20, 3, 16, 0, 31])
+    expected = np.concatenate([one.states for one in made])[ids]
+    assert np.array_equal(store.batch(ids, 1.0, hidden=True).hidden, expected)
+    assert store.batch(ids, 1.0).hidden is None
 
 
 def _plain(night: Old, folder: Path) -> Path:

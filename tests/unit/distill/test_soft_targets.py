@@ -84,6 +84,40 @@ def test_rows_come_in_the_order_asked_for_whatever_shard_they_stand_in(make_stor
     assert store.batch(np.empty(0, np.int64), 1.0).items.shape == (0, 4)
 
 
+@pytest.mark.parametrize("cache_bytes", [0, 1 << 20])
+def test_states_are_read_where_they_are_asked_for(make_store, cache_bytes):
+    made = make_store(LENGTHS, hidden_width=5)
+    store = made.open(cache_bytes=cache_bytes)
+    assert store.header.hidden_width == 5
+    for asked in ([15, 0, 7, 7, 3, 12], [1, 0], []):
+        ids = np.array(asked, np.int64)
+        found = store.batch(ids, 1.0, hidden=True).hidden
+        assert found.dtype == np.float32
+        assert np.array_equal(found, made.states[ids].astype(np.float32))
+    assert store.batch(np.arange(3), 1.0).hidden is None
+
+
+def test_where_no_method_asks_for_states_none_are_read(make_store):
+    made = make_store(LENGTHS, hidden_width=5)
+    for cache_bytes in (0, 1 << 20):
+        store = made.open(cache_bytes=cache_bytes)
+        for _, tensors in store._shards:
+            del tensors["hidden"]
+        assert store.batch(np.arange(len(store)), 1.0).hidden is None
+        with pytest.raises(KeyError):
+            store.batch(np.arange(len(store)), 1.0, hidden=True)
+
+
+def test_states_change_nothing_else_of_a_store(make_store):
+    plain, more = make_store(LENGTHS, name="plain"), make_store(LENGTHS, name="more", hidden_width=3)
+    for number in range(3):
+        shards = [load_file(made.path / f"shard-{number:05d}.safetensors") for made in (plain, more)]
+        assert set(shards[1]) - set(shards[0]) == {"hidden"}
+        for name, tensor in shards[0].items():
+            assert np.array_equal(tensor, shards[1][name]), name
+    assert plain.open().batch(np.arange(16), 1.0, hidden=True).hidden is None
+
+
 def test_positions_that_the_store_does_not_hold_are_minus_one(make_store):
     made = make_store(LENGTHS)
     users = np.array([2, 2, 2, 1, 3, -1, 99, 0, 6, 6])
@@ -203,6 +237,7 @@ def _edit(change: Callable[[dict], object]) -> Callable[[Path], None]:
         (_edit(lambda header: header.update(format="x")), "must be of format"),
         (_edit(lambda header: header.pop("teacher")), "must be whole: teacher"),
         (_edit(lambda header: header.update(k=5)), "must hold the tensors that its header promises"),
+        (_edit(lambda header: header.update(hidden_width=4)), "must hold the tensors that its header promises"),
         (_edit(lambda header: header.update(positions=3)), "must name the 3 positions"),
         (_edit(lambda header: header["shards"].pop()), "must name the 16 positions"),
         (_edit(lambda header: header["shards"][0].update(file="../x")), "must be whole: shards.0.file"),

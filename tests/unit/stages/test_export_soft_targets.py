@@ -25,7 +25,7 @@ from stillhouse.errors import StoreError, TrainingError
 from stillhouse.models.build import build
 from stillhouse.models.checkpoint import Header, load, save
 from stillhouse.params.export_soft_targets import ExportSoftTargetsParams
-from stillhouse.params.model import TransformerSpec
+from stillhouse.params.model import ItemKnnSpec, TransformerSpec
 from stillhouse.reporting import SilentReporter
 from stillhouse.stages.export_soft_targets import export_soft_targets
 
@@ -167,12 +167,67 @@ def test_a_narrow_memory_changes_no_position(export_night, monkeypatch):
         {"tail_bits": 6},
         {"temperatures": [1.0, 2.0]},
         {"shard_positions": 7},
+        {"hidden": True},
         {"seed": 12},
     ],
     ids=lambda change: next(iter(change)),
 )
 def test_every_setting_changes_the_store(export_night, change):
     assert sha256_tree(export_night.run("a")[0]) != sha256_tree(export_night.run("b", **change)[0])
+
+
+def test_the_store_holds_the_teachers_state_behind_each_position(export_night):
+    store = export_night.open(export_night.run(hidden=True)[0])
+    model, events = load(export_night.paths["teacher"])[0], Sequences.open(export_night.paths["sequences"])
+    assert store.header.hidden_width == model.width
+    for user, trained in enumerate(events.train_length.tolist()):
+        steps = np.arange(max(0, trained - 1 - model.length), trained - 1)
+        if not len(steps):
+            continue
+        window = events.history(user, trained - 1)[steps[0] :].astype(np.int64)
+        with torch.inference_mode():
+            expected = model.position_hidden(torch.from_numpy(window)[None]).numpy()
+        found = store.batch(store.position_ids(np.full(len(steps), user), steps), 2.5, hidden=True).hidden
+        np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-5)
+
+
+def test_states_change_nothing_of_the_scores_and_no_part_of_a_batch_changes_them(export_night, monkeypatch):
+    plain = export_night.open(export_night.run("plain")[0])
+    first = export_night.open(export_night.run("a", hidden=True)[0])
+    monkeypatch.setattr("stillhouse.stages.export_soft_targets._CELLS", 1)
+    second = export_night.open(
+        export_night.run("b", hidden=True, shard_positions=7, compute={"device": "cpu", "threads": 2})[0]
+    )
+    for one, other in zip(_rows(plain), _rows(first), strict=True):
+        assert np.array_equal(one, other)
+    ids = np.arange(len(first))
+    assert np.array_equal(first.batch(ids, 1.0, hidden=True).hidden, second.batch(ids, 1.0, hidden=True).hidden)
+
+
+def test_states_beyond_float16_become_its_largest_number(export_night):
+    model, header = load(export_night.paths["teacher"])
+    with torch.no_grad():
+        model.norm.weight.mul_(1e6)
+    save(export_night.root / "loud", model, header)
+    night = Night(export_night.root, export_night.paths | {"teacher": export_night.root / "loud"})
+    store = night.open(night.run(hidden=True)[0])
+    states = store.batch(np.arange(len(store)), 1.0, hidden=True).hidden
+    assert np.isfinite(states).all()
+    assert np.abs(states).max() == np.finfo(np.float16).max
+
+
+def test_a_teacher_without_states_cannot_have_them_kept(make_export_night):
+    night = make_export_night()
+    spec = ItemKnnSpec(kind="item_knn", length=6, folds=2, neighbours=5, decay=0.8, shrink=1.0)
+    model, words = build(spec, 25, seed=3), Vocabulary.load(night.paths["vocabulary"]).digest
+    model.fit(Sequences.open(night.paths["sequences"]))
+    save(night.root / "knn", model, Header(spec, 25, words, repeat_items=False, seed=3, warm=False))
+    night = Night(night.root, night.paths | {"teacher": night.root / "knn"})
+    night.run()
+    with pytest.raises(StoreError, match=r"found one of kind item_knn.*export_soft_targets\.hidden") as error:
+        night.run("store-with-states", hidden=True)
+    assert "\n" not in str(error.value)
+    assert not (night.root / "store-with-states").exists()
 
 
 def test_where_people_buy_again_everything_is_a_candidate(make_export_night):
@@ -243,8 +298,9 @@ def test_finished_shards_are_kept_and_damaged_ones_made_again(export_night, writ
 
 @pytest.mark.parametrize("cut", [0, 100, None])
 @pytest.mark.parametrize("resume", ["a-resume", "empty"])
-def test_a_store_with_a_bad_shard_is_made_whole_by_scoring_that_shard_alone(export_night, written, cut, resume):
-    path, values = export_night.run("a")
+@pytest.mark.parametrize("hidden", [False, True])
+def test_a_store_with_a_bad_shard_is_made_whole_by_scoring_that_shard_alone(export_night, written, cut, resume, hidden):
+    path, values = export_night.run("a", hidden=hidden)
     whole = sha256_tree(path)
     assert written == list(range(values["shards"]))
     # In place, as a failing disk would: whatever is linked to it is damaged too.
@@ -253,7 +309,7 @@ def test_a_store_with_a_bad_shard_is_made_whole_by_scoring_that_shard_alone(expo
     with pytest.raises(StoreError, match=r"shard-00001\.safetensors must have"):
         export_night.open(path)
     written.clear()
-    path, again = export_night.run("a", resume=resume)
+    path, again = export_night.run("a", resume=resume, hidden=hidden)
     assert (sha256_tree(path), again) == (whole, values)
     assert written == [1]
 
@@ -315,7 +371,13 @@ def test_only_users_whose_training_rows_changed_are_scored_again(nights):
 
 
 @pytest.mark.parametrize(
-    ("warm", "settings"), [(True, {}), (False, {"keep_nights": 2}), (True, {"keep_nights": 2, "k": 5})]
+    ("warm", "settings"),
+    [
+        (True, {}),
+        (False, {"keep_nights": 2}),
+        (True, {"keep_nights": 2, "k": 5}),
+        (True, {"keep_nights": 2, "hidden": True}),
+    ],
 )
 def test_everybody_is_scored_by_a_cold_teacher_under_other_settings_and_where_nothing_is_kept(nights, warm, settings):
     _, night = nights(warm)
@@ -323,6 +385,19 @@ def test_everybody_is_scored_by_a_cold_teacher_under_other_settings_and_where_no
     assert values["positions"] == values["positions_scored"]
     assert values["layers"] == 0
     assert not (path / "layers").exists()
+
+
+def test_with_states_nobody_keeps_what_an_earlier_teacher_said(make_export_night):
+    """Not even where last night's store holds states of the same width: they lie in another basis."""
+    night = make_export_night()
+    before, first = night.run("before", hidden=True)
+    model, header = load(night.paths["teacher"])
+    save(night.root / "warm", model, replace(header, warm=True))
+    paths = night.paths | {"teacher": night.root / "warm", "previous_soft_targets": before}
+    for name, settings in {"states again": {"hidden": True}, "no states": {}}.items():
+        path, values = Night(night.root, paths).run(name, keep_nights=2, **settings)
+        assert (values["layers"], values["positions_scored"]) == (0, first["positions"])
+        assert not (path / "layers").exists()
 
 
 def test_a_store_of_another_version_is_no_reason_to_fail(nights):

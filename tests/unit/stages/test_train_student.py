@@ -208,6 +208,51 @@ def test_what_the_store_does_not_hold_is_refused_before_training(
     assert not (tmp_path / "student").exists()
 
 
+@pytest.fixture(name="night_with_states")
+def _night_with_states(night: dict[str, Path], tmp_path: Path) -> dict[str, Path]:
+    (resume := tmp_path / "resume_states").mkdir()
+    export_soft_targets(
+        vocabulary=night["vocabulary"],
+        sequences=night["sequences"],
+        teacher=tmp_path / "teacher",
+        checked=tmp_path / "checked.json",
+        soft_targets=tmp_path / "states",
+        resume=resume,
+        params=EXPORT.model_copy(update={"hidden": True}),
+        reporter=SilentReporter(),
+    )
+    return night | {"soft_targets": tmp_path / "states"}
+
+
+@pytest.mark.parametrize("cosine", [False, True])
+def test_a_student_comes_nearer_to_the_teachers_states(
+    night_with_states: dict[str, Path], tmp_path: Path, cosine: bool
+) -> None:
+    mix = distilled(alpha=0.0, methods=[{"kind": "features", "cosine": cosine}])
+    found = {}
+    for epochs in (1, 12):
+        training = TRAINING.model_copy(update={"epochs": epochs, "patience": epochs, "warmup_steps": 0})
+        found[epochs] = run(night_with_states, tmp_path / f"{epochs}", training=training, distillation=mix)
+    assert found[12]["epochs"] == 12
+    assert 0.0 < found[12]["feature_loss"] < 0.8 * found[1]["feature_loss"]
+    assert found[12]["loss"] == pytest.approx(found[12]["feature_loss"])
+
+
+def test_relations_look_at_the_teachers_states_where_the_store_holds_them(
+    night: dict[str, Path], night_with_states: dict[str, Path], tmp_path: Path
+) -> None:
+    mix = distilled(methods=[{"kind": "relations"}])
+    without = run(night, tmp_path / "without", distillation=mix)
+    assert run(night_with_states, tmp_path / "with", distillation=mix)["relation_loss"] != without["relation_loss"]
+
+
+def test_states_that_no_method_reads_change_nothing(
+    night: dict[str, Path], night_with_states: dict[str, Path], tmp_path: Path
+) -> None:
+    assert run(night, tmp_path / "without") == run(night_with_states, tmp_path / "with")
+    assert sha256_tree(tmp_path / "without") == sha256_tree(tmp_path / "with")
+
+
 class _Killed(BaseException):
     """Ends a run in the middle."""
 
