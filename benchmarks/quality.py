@@ -40,6 +40,8 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 from _peers.moviellens import default_file, prepared
 from _peers.report import table as print_table
 from _peers.report import write
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 
 from stillhouse.data.files import read_json, write_json, write_none
 from stillhouse.data.sequences import Sequences
@@ -392,6 +394,22 @@ def report(plan: Mapping[str, Any], work: Path) -> None:
         print_table([title, "seeds", *heads], cells)
         print()
     write("quality", sys.argv, rows=rows)
+    draw([row for row in rows if row["role"] == "student" and row["track"] != "methods"])
+
+
+def draw(rows: list[dict[str, Any]]) -> None:
+    """Draw NDCG@10 as a share of the teacher's over the bytes served as a share of its: ``results/quality.png``."""
+    figure = Figure(figsize=(8, 5), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    for track in dict.fromkeys(row["track"] for row in rows):
+        some = [row for row in rows if row["track"] == track]
+        axes.scatter([row["bytes_of_teacher"] for row in some], [row["of_teacher"] for row in some], label=track)
+        for row in some:
+            axes.annotate(row["run"], (row["bytes_of_teacher"], row["of_teacher"]), fontsize=6)
+    axes.set(xscale="log", xlabel="bytes of weights, of the teacher's", ylabel="NDCG@10, of the teacher's")
+    axes.legend(fontsize=7)
+    figure.savefig(Path(__file__).with_name("results") / "quality.png", dpi=150)
 
 
 def make(work: Path, jobs: int, one: tuple[str, int]) -> None:

@@ -64,6 +64,17 @@ class Ensemble(Composite):
 
         return PositionScorer(score)
 
+    def item_table(self) -> Tensor | None:
+        """Return the tables of the members that have one side by side, each as it counts; ``None``: none has.
+
+        Its rows' products with the members' states side by side are, up to a constant a position and to what the
+        other members say, the ensemble's scores where weights do not change from position to position.
+        """
+        shares = (self.scale * self.weights / self.temperatures).tolist()
+        tables = [member.item_table() for member in self.members.values()]
+        found = [table * share for table, share in zip(tables, shares, strict=True) if table is not None]
+        return torch.cat(found, dim=1) if found else None
+
     def together(self, scores: Sequence[Tensor], histories: Tensor) -> Tensor:
         """Return the ensemble's scores, float [n, n_items + 1].
 

@@ -9,7 +9,7 @@ from stillhouse.models.build import build
 from stillhouse.models.cross_fitted import CrossFitted
 from stillhouse.models.ensemble import Ensemble
 from stillhouse.models.folds import fold_of
-from stillhouse.params.model import CrossFittedSpec, EnsembleSpec, GruSpec, MemberSpec
+from stillhouse.params.model import CrossFittedSpec, EnsembleSpec, GruSpec, ItemKnnSpec, MemberSpec, PopularitySpec
 
 N_ITEMS = 7
 GRU = GruSpec(kind="gru", width=4, blocks=1, length=5, dropout=0.0)
@@ -44,6 +44,30 @@ def test_the_scores_are_a_weighted_mean_of_calibrated_log_probabilities(combine:
     model.calibrate(temperatures=[2.0, 0.5], weights=[0.25, 0.75], scale=1.5)
     beliefs = by_hand(model, [2.0, 0.5])
     torch.testing.assert_close(model(HISTORIES)[:, 1:], 1.5 * (0.25 * beliefs[0] + 0.75 * beliefs[1]))
+
+
+@torch.no_grad()
+def test_its_item_table_holds_the_directions_in_which_it_tells_items_apart() -> None:
+    model = ensemble("weighted")
+    model.calibrate(temperatures=[2.0, 0.5], weights=[0.25, 0.75], scale=1.5)
+    table, states = model.item_table(), [member.position_hidden(HISTORIES) for member in model.members.values()]
+    assert table is not None
+    found = (torch.cat(states, dim=1) @ table.T)[:, 1:]
+    expected = model.position_scores(HISTORIES)[:, 1:]
+    torch.testing.assert_close(
+        found - found.mean(1, keepdim=True), expected - expected.mean(1, keepdim=True), atol=1e-5, rtol=1e-5
+    )
+
+
+def test_members_without_a_table_add_nothing_to_its_own() -> None:
+    knn = ItemKnnSpec(kind="item_knn", length=5, decay=0.8)
+    popularity = PopularitySpec(kind="popularity", length=5)
+    both = {"a": MemberSpec(model=GRU), "knn": MemberSpec(model=knn)}
+    table = build(EnsembleSpec(kind="ensemble", members=both), N_ITEMS, seed=2).item_table()
+    assert table is not None
+    assert table.shape == (N_ITEMS + 1, GRU.width)
+    none = {"knn": MemberSpec(model=knn), "popularity": MemberSpec(model=popularity)}
+    assert build(EnsembleSpec(kind="ensemble", members=none), N_ITEMS, seed=2).item_table() is None
 
 
 @torch.no_grad()
