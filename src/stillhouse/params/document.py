@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import pydantic
 
 from stillhouse.params.admit import AdmitParams
+from stillhouse.params.agreement import require_agreement
 from stillhouse.params.base import Frozen, StageParams, build, read_yaml, stage_values
 from stillhouse.params.check_teacher import CheckTeacherParams
 from stillhouse.params.evaluate import EvaluateParams
@@ -26,6 +27,8 @@ from stillhouse.params.tune import TuneParams
 from stillhouse.params.validate import ValidateParams
 
 __all__ = ["STAGE_PARAMS", "Document", "load_document"]
+
+P = TypeVar("P", bound=StageParams)
 
 #: Stage (or the part before ``@``) → the model of its settings.
 STAGE_PARAMS: dict[str, type[StageParams]] = {
@@ -72,7 +75,8 @@ def load_document(path: Path) -> tuple[Document, dict[str, Any]]:
     """Return ``params.yaml`` checked, and as plain data.
 
     Raises:
-        ParamsError: anything in it is missing, unknown or out of range, in whatever section.
+        ParamsError: anything in it is missing, unknown or out of range, in whatever section, or a student asks for
+            what its teacher or the store will not have.
     """
     plain = read_yaml(path)
     document = build(Document, plain, path.name)
@@ -80,8 +84,16 @@ def load_document(path: Path) -> tuple[Document, dict[str, Any]]:
         if model is IngestParams:
             continue
         for instance in plain["students"] if model.instances else (None,):
-            build(model, stage_values(model, plain, _any_night(model), instance), f"{path.name}: {stage}")
+            _part(model, plain, f"{path.name}: {stage}", instance)
+    teacher = _part(TrainTeacherParams, plain, path.name).model
+    export = _part(ExportSoftTargetsParams, plain, path.name)
+    for name in plain["students"]:
+        require_agreement(teacher, export, _part(TrainStudentParams, plain, path.name, name), name)
     return document, plain
+
+
+def _part(model: type[P], plain: dict[str, Any], where: str, instance: str | None = None) -> P:
+    return build(model, stage_values(model, plain, _any_night(model), instance), where)
 
 
 def _any_night(model: type[StageParams]) -> Mapping[str, Any]:

@@ -1,0 +1,70 @@
+"""What sections of ``params.yaml`` ask of one another, found before a night is opened and not hours into it."""
+
+from __future__ import annotations
+
+from stillhouse.errors import ParamsError
+from stillhouse.params.distillation import ConstantTemperature, DistillationSpec, FeaturesSpec
+from stillhouse.params.export_soft_targets import ExportSoftTargetsParams
+from stillhouse.params.model import (
+    BidirectionalSpec,
+    EnsembleSpec,
+    GruSpec,
+    TeacherSpec,
+    TransformerSpec,
+)
+from stillhouse.params.train_student import TrainStudentParams
+
+__all__ = ["require_agreement"]
+
+
+def require_agreement(
+    teacher: TeacherSpec, export: ExportSoftTargetsParams, student: TrainStudentParams, where: str
+) -> None:
+    """Refuse a student that asks for what its teacher does not have or the store will not keep.
+
+    Args:
+        teacher: what the teacher is.
+        export: what the store keeps of it.
+        student: what the student asks for.
+        where: which student, for the message.
+
+    Raises:
+        ParamsError: its distillation needs an item table, states or a temperature that there will not be.
+    """
+    own = student.student.distillation is not None
+    spec = student.student.distillation or student.distillation
+    place = f"students.{where}.distillation" if own else "train_student.distillation"
+    _require_start(teacher, spec, place)
+    if export.hidden and not isinstance(teacher, TransformerSpec | GruSpec | BidirectionalSpec):
+        raise ParamsError(
+            f"export_soft_targets.hidden must be false for a teacher without states, found true and a teacher of kind "
+            f"{teacher.kind} (params.yaml: train_teacher.model): set it to false, or train one transformer, gru or "
+            "bidirectional"
+        )
+    if not export.hidden and any(isinstance(method, FeaturesSpec) for method in spec.methods):
+        raise ParamsError(
+            f"the method features must find the teacher's states in the store, found export_soft_targets.hidden: false "
+            f"(params.yaml: {place}.methods): set it to true, or take another method"
+        )
+    heat = spec.temperature
+    if isinstance(heat, ConstantTemperature) and heat.value not in export.temperatures:
+        known = ", ".join(f"{value:g}" for value in export.temperatures)
+        raise ParamsError(
+            f"temperature must be one of export_soft_targets.temperatures ({known}), found {heat.value:g} "
+            f"(params.yaml: {place}.temperature): choose one of them, or add it there"
+        )
+
+
+def _require_start(teacher: TeacherSpec, spec: DistillationSpec, place: str) -> None:
+    if spec.start == "teacher_items" and not _has_item_table(teacher):
+        raise ParamsError(
+            f"start: teacher_items must have a teacher that scores by an item table, found one of kind {teacher.kind} "
+            f"(params.yaml: {place}.start): set it to fresh, or train a transformer, gru, bidirectional or an ensemble "
+            "with one of them"
+        )
+
+
+def _has_item_table(teacher: TeacherSpec) -> bool:
+    if isinstance(teacher, EnsembleSpec):
+        return any(_has_item_table(member.model) for member in teacher.members.values())
+    return isinstance(teacher, TransformerSpec | GruSpec | BidirectionalSpec)

@@ -1,0 +1,80 @@
+"""Sections of params.yaml that do not fit each other are found before a night is opened."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from stillhouse.errors import ParamsError
+from stillhouse.params.document import load_document
+
+SHIPPED = Path(__file__).parents[3] / "params.yaml"
+FRESH = {"train_student.distillation.start": "fresh"}
+KNN = {"kind": "item_knn", "length": 50, "decay": 0.8}
+TRANSFORMER = {"kind": "transformer", "width": 8, "blocks": 1, "heads": 1, "length": 50, "dropout": 0.0}
+
+
+def written(folder: Path, changes: dict[str, Any]) -> Path:
+    document = yaml.safe_load(SHIPPED.read_text())
+    for dotted, value in changes.items():
+        *parents, last = dotted.split(".")
+        section = document
+        for key in parents:
+            section = section[key]
+        section[last] = value
+    file = folder / "params.yaml"
+    file.write_text(yaml.safe_dump(document))
+    return file
+
+
+def ensemble(*members: dict[str, Any]) -> dict[str, Any]:
+    return {"kind": "ensemble", "members": {f"m{place}": {"model": model} for place, model in enumerate(members)}}
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"train_teacher.model": KNN}, "start: teacher_items must have a teacher that scores by an item table"),
+        ({"train_teacher.model": ensemble(KNN, KNN)}, "found one of kind ensemble"),
+        (
+            {
+                "train_teacher.model": KNN,
+                "export_soft_targets.hidden": True,
+                "train_student.distillation.start": "fresh",
+            },
+            "hidden must be false for a teacher without states, found true and a teacher of kind item_knn",
+        ),
+        ({"train_student.distillation.methods": [{"kind": "features"}]}, "set it to true, or take another method"),
+        (
+            {"train_student.distillation.temperature": 3.0},
+            r"temperatures \(1, 2, 4\), found 3",
+        ),
+    ],
+)
+def test_what_cannot_be_had_is_refused_in_one_line(changes: dict[str, Any], expected: str, tmp_path: Path) -> None:
+    with pytest.raises(ParamsError, match=expected) as refused:
+        load_document(written(tmp_path, changes))
+    assert "\n" not in str(refused.value)
+
+
+def test_a_students_own_section_is_the_one_that_is_named(tmp_path: Path) -> None:
+    own = {"alpha": 0.5, "temperature": 1.0, "methods": [{"kind": "features"}]}
+    with pytest.raises(ParamsError, match=r"params.yaml: students.gru.distillation.methods"):
+        load_document(written(tmp_path, {"students.gru.distillation": own}))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"train_teacher.model": KNN, **FRESH},
+        {"train_teacher.model": ensemble(TRANSFORMER, KNN)},
+        {"export_soft_targets.hidden": True, "train_student.distillation.methods": [{"kind": "features"}]},
+        {"train_student.distillation.temperature": {"kind": "linear", "start": 3.0, "end": 1.0}},
+    ],
+)
+def test_what_fits_is_taken(changes: dict[str, Any], tmp_path: Path) -> None:
+    load_document(written(tmp_path, changes))
