@@ -39,7 +39,7 @@ def tune_student(
     Raises:
         StillhouseError: there is no such student, no night has prepared what it takes, or another search is at work.
     """
-    seconds = parse_age(timeout).total_seconds() if timeout else None
+    seconds = None if timeout is None else parse_age(timeout, "--timeout").total_seconds()
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the runner sets it, before torch is loaded
     from stillhouse.tuning.search import Request, search
 

@@ -13,6 +13,8 @@ __all__ = ["extract"]
 
 #: A tail whose terms sum to less, relative to the worst item of the top, is summed again relative to its own best.
 _THIN = 0.03
+#: A probability whose square is still far from what a float32 would make nothing of.
+_SQUARABLE = 1e-9
 #: Groups of columns, in top k's, whose best ones bound the k-th best score from below.
 _GROUPS = 2
 #: A row with so many times k scores at or above the bound is sorted alone (equal scores by the hundred).
@@ -140,7 +142,7 @@ def _tail_lse(tail: Tensor, worst: Tensor, peak: Tensor, temperatures: Sequence[
     columns: dict[float, Tensor] = {}
     scaled, hotter, probs, ours = 1.0, 0.0, tail, base
     for temperature in sorted(set(temperatures), reverse=True):
-        if hotter == 2.0 * temperature:
+        if hotter == 2.0 * temperature and bool((ours > _SQUARABLE).all()):
             probs, ours = probs.mul_(probs), ours * ours
             weight = probs.sum(dim=1) / ours
         else:

@@ -104,9 +104,9 @@ class MixedObjective:
         ids = self._store.position_ids(batch.users.cpu().numpy(), batch.steps.cpu().numpy())
         device, wide = batch.targets.device, torch.promote_types(batch.weights.dtype, torch.float32)
         seen = None if self._before is None else self._before.at(batch.users, batch.steps)
-        # A position that the store lacks borrows a row, and counts nothing.
+        # A position that the store lacks borrows a row, whose items it may have seen: it says nothing of them.
         temperature = self._temperature_at(batch.progress, ids)
-        stored = self._store.batch(np.maximum(ids, 0), temperature, hidden=self._reads_states)
+        stored = self._store.batch(np.maximum(ids, 0), temperature, hidden=self._reads_states).silent_at(ids < 0)
         teacher = TeacherRows.of(stored, device, wide, self._store.header.n_items, seen)
         held = torch.from_numpy(ids >= 0).to(device)
         said = _Batch(batch, teacher, held, seen)

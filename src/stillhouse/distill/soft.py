@@ -128,7 +128,7 @@ class _Divergence(torch.autograd.Function):
         ctx: Any, head: Tensor, drawn: Tensor, log_unseen: Tensor, log_tail: Tensor, teacher: TeacherRows
     ) -> Tensor:
         t, probs, tail_prob = teacher.temperature, teacher.probs, teacher.tail_prob
-        # Both sides' tails are of one position, but where a row is borrowed and counts nothing.
+        # Both sides' tails are of one position, but where the store lacks it or no draw fell into the student's.
         tailless = teacher.tailless | torch.isneginf(log_tail)
         tail = log_tail.masked_fill(tailless, 0.0)
         tail_lse = teacher.tail_lse.masked_fill(tailless, 0.0)

@@ -30,6 +30,16 @@ __all__ = ["CACHE_BYTES", "LayeredTargets", "SoftTargets", "TargetBatch"]
 CACHE_BYTES = 1 << 29
 #: Rows decoded at once.
 _AT_ONCE = 2048
+#: What stands in a `TargetBatch` where there is no unseen item.
+_NOTHING_SAID = {
+    "items": 0,
+    "scores": -np.inf,
+    "peak": 0.0,
+    "tail_lse": -np.inf,
+    "tail_items": 0,
+    "tail_scores": -np.inf,
+    "tail_logq": 0.0,
+}
 
 Int = NDArray[np.int64]
 Float = NDArray[np.float32]
@@ -72,6 +82,16 @@ class TargetBatch:
             head = np.log(np.exp(self.scores / np.float32(self.temperature)).sum(axis=1, dtype=np.float32))
         total: Float = np.logaddexp(head, self.tail_lse)
         return total
+
+    def silent_at(self, rows: NDArray[np.bool_]) -> TargetBatch:
+        """Return the batch as it is but for ``rows``, bool [N], where the teacher says nothing: padding alone."""
+        if not rows.any():
+            return self
+        found: dict[str, Any] = {}
+        for name, nothing in _NOTHING_SAID.items():
+            array = getattr(self, name)
+            found[name] = np.where(rows.reshape(-1, *[1] * (array.ndim - 1)), array.dtype.type(nothing), array)
+        return replace(self, **found)
 
 
 class SoftTargets:

@@ -39,7 +39,7 @@ class Ease(Neighbours):
         """Solve for the weights of the training rows of ``sequences``, once for all users and once without each fold.
 
         Raises:
-            TrainingError: there are more items than a dense inverse can be made for.
+            TrainingError: there are more items than a dense inverse can be made for, or ``l2`` is too small for one.
         """
         if self.n_items > _MOST_ITEMS:
             raise TrainingError(
@@ -59,7 +59,13 @@ class Ease(Neighbours):
 
     def _solve(self, table: int, gram: Tensor) -> None:
         gram.diagonal().add_(self.l2)
-        inverse = torch.cholesky_inverse(torch.linalg.cholesky(gram))
+        factor, failed = torch.linalg.cholesky_ex(gram)
+        if bool(failed):
+            raise TrainingError(
+                f"l2 of EASE must be so large that its matrix can be inverted in single precision, got {self.l2:g}: "
+                "raise it (params.yaml: train_teacher.model)"
+            )
+        inverse = torch.cholesky_inverse(factor)
         weights = inverse.div_(-inverse.diagonal().clone())
         weights.fill_diagonal_(0.0)
         self.keep(table, 1, torch.nn.functional.pad(weights, (1, 0)))

@@ -97,6 +97,10 @@ class Ensemble(Composite):
 
 
 def _entropy(belief: Tensor, histories: Tensor) -> Tensor:
-    """Return the entropy of log-probabilities [n, n_items + 1] over items that ``histories`` [n, L] lack, [n], nats."""
-    others = log_probs(belief.scatter(1, histories, -torch.inf))
+    """Return the entropy of log-probabilities [n, n_items + 1] over items that ``histories`` [n, L] lack, [n], nats.
+
+    A history that holds every item gives the same whatever the belief is.
+    """
+    left = belief.scatter(1, histories, -torch.inf)
+    others = log_probs(left.masked_fill((left == -torch.inf).all(dim=1, keepdim=True), 0.0))
     return -(others.exp() * others.masked_fill(others == -torch.inf, 0.0)).sum(dim=1)

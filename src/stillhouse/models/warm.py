@@ -73,7 +73,8 @@ def load_grown(
             f"{header.spec.kind} ({previous}): fit it anew"
         )
     require_grown(header, item_ids, previous)
-    near = neighbours(sequences, header.n_items) if sequences is not None else _NOBODY
+    grown = len(item_ids) > header.n_items + 1
+    near = neighbours(sequences, header.n_items) if grown and sequences is not None else _NOBODY
     widen(model, len(item_ids) - 1, near, torch.Generator().manual_seed(seed))
     return model, header
 

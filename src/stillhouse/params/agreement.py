@@ -41,6 +41,8 @@ def require_agreement(
             f"{teacher.kind} (params.yaml: train_teacher.model): set it to false, or train one transformer, gru or "
             "bidirectional"
         )
+    if spec.alone:
+        return
     if not export.hidden and any(isinstance(method, FeaturesSpec) for method in spec.methods):
         raise ParamsError(
             f"the method features must find the teacher's states in the store, found export_soft_targets.hidden: false "

@@ -53,3 +53,10 @@ class TuneParams(Frozen):
     """Trials that are drawn at random and run to their end; what they found draws and prunes the others."""
     warmup_epochs: int = pydantic.Field(3, ge=0)
     """Epochs that no trial is pruned before."""
+
+    @pydantic.field_validator("learning_rate")
+    @classmethod
+    def _that_training_takes(cls, within: Range | None) -> Range | None:
+        if within is not None and within.high > 1.0:
+            raise ValueError("high must be at most 1, the highest learning rate that training takes")
+        return within

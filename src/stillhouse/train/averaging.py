@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import cast
 
+import torch
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
@@ -28,7 +29,10 @@ class WeightAverage:
         self._model = model
         self._reach = steps
         self._done = 0
-        self._mean = AveragedModel(model, multi_avg_fn=self._towards)
+        with torch.no_grad():
+            # A recurrent layer that rounds keeps what it last computed with, which has no copy while it has a gradient.
+            model.to(model.mask.device)
+            self._mean = AveragedModel(model, multi_avg_fn=self._towards)
         # Torch takes the first weights that it is given as they are: also after a killed run was taken up.
         self._mean.n_averaged.fill_(1)
 

@@ -57,12 +57,15 @@ def read_night(vocabulary: Path, sequences: Path, repeat_items: bool) -> tuple[V
     return words, events
 
 
-def first_model(apprentice: Apprentice, words: Vocabulary, reporter: Reporter) -> tuple[SequenceModel, bool]:
+def first_model(
+    apprentice: Apprentice, words: Vocabulary, events: Sequences, reporter: Reporter
+) -> tuple[SequenceModel, bool]:
     """Return the model before its first step, and whether last night's weights are in it.
 
     Args:
         apprentice: of a kind that is trained by steps.
         words: tonight's vocabulary.
+        events: tonight's sequences: a new item starts by what stood next to it.
         reporter: told how it starts.
 
     Raises:
@@ -75,9 +78,10 @@ def first_model(apprentice: Apprentice, words: Vocabulary, reporter: Reporter) -
     if reason is not None:
         reporter.note(f"cold start: {reason}")
         if apprentice.begin is not None:
-            apprentice.begin(model)
+            with repeatable(apprentice.compute):
+                apprentice.begin(model)
         return model, False
-    grown, header = load_grown(apprentice.previous, words.item_ids, seed=apprentice.seed)
+    grown, header = load_grown(apprentice.previous, words.item_ids, events, seed=apprentice.seed)
     # Into a model of tonight's spec: a dropout rate may have changed.
     model.load_state_dict(grown.state_dict())
     reporter.note(f"warm start from last night's weights, {words.n_items - header.n_items} new items")
@@ -102,7 +106,7 @@ def learn(
     Raises:
         TrainingError: as `stillhouse.train.loop.train` and `first_model`.
     """
-    model, warm = first_model(apprentice, words, reporter)
+    model, warm = first_model(apprentice, words, events, reporter)
     if not warm and apprentice.begin is None:
         with repeatable(apprentice.compute):
             assign_codes(model, events)

@@ -131,8 +131,8 @@ def sampled_loss(
     """Return an estimate of `catalogue_loss` from ``negatives`` items, drawn for the whole batch.
 
     What an objective asks of single items is exact; its sums over items are those over the draws,
-    each counting for n_items / drawn items, and over the first wanted item (the target), which
-    counts for itself. Time and memory no longer grow with positions × items.
+    each counting for n_items / drawn items, and over the first wanted item (the target) and the
+    head, which count for themselves. Time and memory no longer grow with positions × items.
 
     Args:
         hidden: float [N, width], states at N positions.
@@ -151,16 +151,17 @@ def sampled_loss(
     drawn = torch.unique(torch.randint(1, len(table), (negatives,), device=table.device))
     # One gather for all parts: its gradient is as large as the table.
     named = torch.unique(lesson.wanted.items)
-    rows, own = table.index_select(0, drawn), table.index_select(0, named)
+    rows, own = (table.index_select(0, some).to(hidden.dtype) for some in (drawn, named))
     total: Tensor = hidden.new_zeros(())
     parts: dict[str, Tensor] = {}
-    for start, stop in _parts(len(hidden), negatives, hidden.device.type):
-        wanted = lesson.wanted.part(start, stop)
-        each = own[torch.searchsorted(named, wanted.items)]
-        answer = _estimate(hidden[start:stop], len(table) - 1, each, drawn, rows, wanted, dtype)
-        found = lesson.loss(answer, start, stop)
-        total = total + found.total
-        parts = {name: value + parts.get(name, 0.0) for name, value in found.parts.items()}
+    with torch.autocast(hidden.device.type, enabled=False):
+        for start, stop in _parts(len(hidden), negatives, hidden.device.type):
+            wanted = lesson.wanted.part(start, stop)
+            each = own[torch.searchsorted(named, wanted.items)]
+            answer = _estimate(hidden[start:stop], len(table) - 1, each, drawn, rows, wanted, dtype)
+            found = lesson.loss(answer, start, stop)
+            total = total + found.total
+            parts = {name: value + parts.get(name, 0.0) for name, value in found.parts.items()}
     return _with(beside, LossParts(total=total, parts=parts))
 
 
@@ -184,8 +185,9 @@ def _estimate(
     zero = hidden.new_zeros(len(hidden))
     unseen, tail = {}, {}
     top_items, top_scores = None, None
+    columns = torch.cat([target.new_zeros(1), drawn])
+    headed, head = _headed(wanted, columns, scores)
     if wanted.temperatures:
-        columns = torch.cat([target.new_zeros(1), drawn])
         taken = torch.zeros(every.shape, dtype=torch.bool, device=every.device)
         if wanted.seen is not None:
             _mark(taken, columns, *wanted.seen)
@@ -193,17 +195,16 @@ def _estimate(
             raw = (sample - math.log(n_items / len(drawn))).masked_fill(taken[:, 1:], -torch.inf)
             top_scores, at = raw.topk(min(wanted.top, len(drawn)), dim=1)
             top_items = drawn[at].masked_fill_(torch.isneginf(top_scores), 0)
-        beyond = taken.clone()
-        if wanted.head is not None:
-            places = torch.arange(len(hidden), device=hidden.device).unsqueeze(1).expand_as(wanted.head)
-            _mark(beyond, columns, places.flatten(), wanted.head.flatten())
-            beyond[:, 0] |= (wanted.head == target).any(dim=1)
         for temperature in wanted.temperatures:
             # A weight stands beside a score, not under the temperature.
             weight = torch.where(columns == 0, 0.0, math.log(n_items / len(drawn)))
-            cooled = (every - weight) / temperature + weight
-            unseen[temperature] = _log_sum(cooled.masked_fill(taken, -torch.inf))
-            tail[temperature] = _log_sum(cooled.masked_fill(beyond, -torch.inf))
+            cooled = ((every - weight) / temperature + weight).masked_fill(taken, -torch.inf)
+            beyond = cooled if headed is None else cooled.masked_fill(headed, -torch.inf)
+            tail[temperature] = _log_sum(beyond, -torch.inf)
+            whole = cooled if head is None else torch.cat([beyond, head / temperature], dim=1)
+            unseen[temperature] = _log_sum(whole, _NOTHING)
+    if headed is not None and head is not None:
+        every = torch.cat([every.masked_fill(headed, -torch.inf), head], dim=1)
     return Answer(
         scores=scores.masked_fill(wanted.items == 0, -torch.inf),
         hidden=hidden,
@@ -216,6 +217,23 @@ def _estimate(
     )
 
 
+def _headed(wanted: Wanted, columns: Tensor, scores: Tensor) -> tuple[Tensor | None, Tensor | None]:
+    """Return which cells are of the head, bool [n, columns], and the head's scores, [n, K], where ``scores`` hold them.
+
+    Column 0 stands for the target.
+    """
+    if wanted.head is None:
+        return None, None
+    cells = torch.zeros((len(scores), len(columns)), dtype=torch.bool, device=scores.device)
+    rows = torch.arange(len(scores), device=scores.device).unsqueeze(1).expand_as(wanted.head)
+    _mark(cells, columns, rows.flatten(), wanted.head.flatten())
+    cells[:, 0] = (wanted.head == wanted.items[:, :1]).any(dim=1)
+    if wanted.head_at is None:
+        return cells, None
+    own = scores[:, wanted.head_at : wanted.head_at + wanted.head.shape[1]]
+    return cells, own.masked_fill(wanted.head == 0, -torch.inf)
+
+
 def _mark(cells: Tensor, columns: Tensor, rows: Tensor, items: Tensor) -> None:
     """Set the cells (row, column of item) for those of ``items`` that have a column; column 0 is nobody's."""
     found = torch.searchsorted(columns, items).clamp_max(len(columns) - 1)
@@ -223,7 +241,7 @@ def _mark(cells: Tensor, columns: Tensor, rows: Tensor, items: Tensor) -> None:
     cells[rows[there], found[there]] = True
 
 
-def _log_sum(values: Tensor) -> Tensor:
-    """Return the log-sum-exp of each row, finite (a very little) where a row is -inf alone."""
-    none = torch.isneginf(values).all(dim=1, keepdim=True)
-    return values.masked_fill(none, _NOTHING).logsumexp(dim=1)
+def _log_sum(values: Tensor, nothing: float) -> Tensor:
+    """Return the log-sum-exp of each row; ``nothing``, without a gradient, where a row is -inf alone."""
+    none = torch.isneginf(values).all(dim=1)
+    return values.masked_fill(none.unsqueeze(1), 0.0).logsumexp(dim=1).masked_fill(none, nothing)

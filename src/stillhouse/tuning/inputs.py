@@ -22,6 +22,8 @@ _PREVIOUS = "previous_"
 def stage_inputs(workspace: Path, stage: str, instance: str) -> dict[str, Path]:
     """Return argument → path of what the stage takes, as ``dvc.yaml`` has it.
 
+    What is from last night may be missing: a student that params.yaml has got since the last night has nothing there.
+
     Args:
         workspace: the folder of ``dvc.yaml``.
         stage: one that runs once a student.
@@ -35,7 +37,8 @@ def stage_inputs(workspace: Path, stage: str, instance: str) -> dict[str, Path]:
     deps = {dep.replace("${key}", instance) for dep in definition["deps"]}
     pairs = (word.split("=", 1) for word in words if "=" in word)
     found = {argument: workspace / path for argument, path in pairs if path in deps}
-    missing = [path.relative_to(workspace).as_posix() for path in found.values() if not path.exists()]
+    needed = [path for argument, path in found.items() if not argument.startswith(_PREVIOUS)]
+    missing = [path.relative_to(workspace).as_posix() for path in needed if not path.exists()]
     if missing:
         raise NightError(
             f"a search takes what a night has prepared, found no {', '.join(missing)} here: `stillhouse run` first"
@@ -55,6 +58,9 @@ def held_still(inputs: Mapping[str, Path], folder: Path, *, warm: bool) -> Itera
         inputs: argument → path.
         folder: the caller's own; what is in it goes before and after.
         warm: whether what is from last night is taken, too; otherwise it is replaced by *nothing*.
+
+    Raises:
+        NightError: a night that runs meanwhile took one of them away before it was held.
     """
     shutil.rmtree(folder, ignore_errors=True)
     try:
@@ -62,10 +68,20 @@ def held_still(inputs: Mapping[str, Path], folder: Path, *, warm: bool) -> Itera
             if argument.startswith(_PREVIOUS) and not warm:
                 write_none(folder / argument)
             else:
-                _link(path, folder / argument)
+                _hold(path, folder / argument)
         yield {argument: folder / argument for argument in inputs}
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _hold(source: Path, target: Path) -> None:
+    try:
+        _link(source, target)
+    except FileNotFoundError as error:
+        raise NightError(
+            f"a search takes what a night has prepared, found that {error.filename} went meanwhile: "
+            "wait for the night to close"
+        ) from None
 
 
 def _link(source: Path, target: Path) -> None:

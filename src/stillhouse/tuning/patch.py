@@ -37,7 +37,8 @@ def patched(text: str, student: str, settings: Mapping[str, Any], changes: Mappi
         ParamsError: the file says it in a way that cannot be changed in place, such as through an anchor.
     """
     plain = yaml.safe_load(text)
-    own, wanted = plain["students"][student], with_values(settings, changes)
+    own, wanted = dict(plain["students"][student]), with_values(settings, changes)
+    plain["students"] = {**plain["students"], student: own}  # copies: another name may stand for the same mapping
     sections = [section for section in wanted if any(place[0] == section for place in changes)]
     result = text
     for section in sections:

@@ -22,7 +22,8 @@ import filelock
 
 from stillhouse.data.files import sha256_file, sha256_tree, write_bytes, write_json
 from stillhouse.distill.store_format import read_header
-from stillhouse.errors import ParamsError, TrainingError
+from stillhouse.errors import NightError, ParamsError, TrainingError
+from stillhouse.models.warm import why_cold
 from stillhouse.params.base import build, stage_values
 from stillhouse.params.document import Document, load_document
 from stillhouse.params.train_student import TrainStudentParams
@@ -101,7 +102,8 @@ class _Plan:
     def settings(self) -> dict[str, Any]:
         """What is in force for the student, as params.yaml has it: its own sections before the common ones."""
         own = self._values["student"]
-        return {name: own.get(name) or self._values[name] for name in ("training", "distillation")}
+        sections = ("training", "distillation")
+        return {name: self._values[name] if own.get(name) is None else own[name] for name in sections}
 
     def space(self, temperatures: Sequence[float]) -> list[Dimension]:
         """Return what is searched."""
@@ -136,12 +138,18 @@ def search(request: Request) -> Result:
 
     Raises:
         ParamsError: there is no such student, or nothing to vary.
-        NightError: no night has made what a trial takes.
+        NightError: no night has made what a trial takes, or there is no student to start from as ``warm`` says.
         TrainingError: a search of this student is at work already, or what stands cannot be trained.
         StoreError: the store is of other data.
     """
     plan = _Plan(request)
     inputs = stage_inputs(request.workspace, _STAGE, request.student)
+    reason = why_cold(inputs["previous_student"], plan.stands.student.model) if request.warm else None
+    if reason is not None:
+        raise NightError(
+            f"a warm search must have a student of last night to start from, found that {request.student} would start "
+            f"cold: {reason} (--warm): search without it"
+        )
     home = request.workspace / STATE / "tune"
     home.mkdir(parents=True, exist_ok=True)
     with (

@@ -34,10 +34,10 @@ class Dimension:
     distribution: BaseDistribution
 
     def used(self, drawn: float) -> float:
-        """Return what a trial is run with: ``drawn`` in three digits, except for what stands, which stays exact."""
-        if drawn == self.stands or isinstance(self.distribution, CategoricalDistribution):
+        """Return what a trial is run with: ``drawn`` in three digits, within the range; what stands stays exact."""
+        if drawn == self.stands or not isinstance(self.distribution, FloatDistribution):
             return drawn
-        return float(f"{drawn:.{_DIGITS}g}")
+        return min(max(float(f"{drawn:.{_DIGITS}g}"), self.distribution.low), self.distribution.high)
 
 
 def search_space(
@@ -79,11 +79,6 @@ def _constant(name: str, distillation: Mapping[str, Any]) -> tuple[Place, float 
     if isinstance(stands, Mapping):
         return (*place, "value"), stands["value"] if stands["kind"] == "constant" else None
     return place, stands
-
-
-def _number(value: Any) -> Any:
-    """Return the number that a constant schedule is throughout; any other value as it is."""
-    return value["value"] if isinstance(value, Mapping) and value.get("kind") == "constant" else value
 
 
 def _ranged(name: str, place: Place, stands: float | None, within: Share | Range | None) -> Dimension | None:

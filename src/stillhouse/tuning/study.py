@@ -18,6 +18,7 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
 from optuna.trial import FrozenTrial, TrialState
 
+from stillhouse.errors import TrainingError, one_line
 from stillhouse.params.tune import TuneParams
 from stillhouse.tuning.space import Dimension
 
@@ -73,7 +74,7 @@ class Draft:
             epoch: counted from 0.
 
         Raises:
-            Pruned: its best so far is below the median of the finished trials at that epoch.
+            Pruned: its best so far is below the median of the complete trials at that epoch.
         """
         self.epochs = epoch + 1
         self._trial.report(ndcg_at_10, epoch)
@@ -159,17 +160,22 @@ def open_study(folder: Path, space: Sequence[Dimension], tune: TuneParams, seed:
         space: what is searched.
         tune: how trials are drawn and pruned.
         seed: of the draws, ≥ 0.
+
+    Raises:
+        TrainingError: the study is damaged.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     file = folder / _FILE
     _drop_half_a_line(file)
-    study = optuna.create_study(
-        storage=JournalStorage(JournalFileBackend(str(file), lock_obj=_Held(str(file)))),
-        pruner=optuna.pruners.MedianPruner(n_startup_trials=tune.startup_trials, n_warmup_steps=tune.warmup_epochs),
-        study_name=_NAME,
-        direction="maximize",
-        load_if_exists=True,
-    )
+    pruner = optuna.pruners.MedianPruner(n_startup_trials=tune.startup_trials, n_warmup_steps=tune.warmup_epochs)
+    try:
+        storage = JournalStorage(JournalFileBackend(str(file), lock_obj=_Held(str(file))))
+        study = optuna.create_study(
+            storage=storage, pruner=pruner, study_name=_NAME, direction="maximize", load_if_exists=True
+        )
+    except (ValueError, LookupError, TypeError, AttributeError) as error:  # what Optuna's reader stumbles over
+        text = f"a search's study must be whole, found it damaged: {error} ({file}): remove {folder} to search anew"
+        raise TrainingError(one_line(text)) from None
     return Study(study, space, tune, seed)
 
 

@@ -17,6 +17,16 @@ def test_what_is_no_age_is_refused(text):
         parse_age(text)
 
 
+def test_the_option_that_an_age_was_given_to_is_named():
+    with pytest.raises(ParamsError, match="--timeout"):
+        parse_age("soon", "--timeout")
+
+
+def test_an_age_beyond_all_counting_is_refused():
+    with pytest.raises(ParamsError, match=r"at most \d+d, got '9999999999d'"):
+        parse_age("9999999999d")
+
+
 @pytest.mark.parametrize(("age", "shown"), [(5, "5 s"), (600, "10 min"), (36_000, "10 h"), (864_000, "10 d")])
 def test_ages_are_shown_in_a_sensible_unit(age, shown):
     assert show_age(timedelta(seconds=age)) == shown

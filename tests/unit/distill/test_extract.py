@@ -111,3 +111,13 @@ def test_a_score_that_is_not_finite_cannot_hide(bad, item):
     scores[0, item] = bad
     kept = _extract(scores, [[]], 3)
     assert not (kept["peak"].isfinite().all() and kept["tail_lse"].isfinite().all())
+
+
+def test_temperatures_that_halve_many_times_stay_exact():
+    temperatures = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
+    scores = _normal(3, 1001, seed=4)
+    kept = extract(scores.clone(), _pairs([[2], [], [3]]), 20, temperatures, torch.ones(3, 1, dtype=torch.int64))
+    left = (scores.double() - kept["peak"].double()[:, None]).scatter(1, kept["items"], -torch.inf)
+    left[:, 0] = left[0, 2] = left[2, 3] = -torch.inf
+    expected = torch.stack([torch.logsumexp(left / temperature, dim=1) for temperature in temperatures], dim=1)
+    torch.testing.assert_close(kept["tail_lse"].double(), expected, atol=1e-5, rtol=1e-5)

@@ -8,6 +8,7 @@ from teaching import Remembered, Rows
 from torch.nn import functional
 
 from stillhouse.distill.catalogue import look
+from stillhouse.distill.hard import HardObjective
 from stillhouse.distill.listwise import Listwise
 from stillhouse.distill.method import WeightedMethod
 from stillhouse.distill.mixed import Listening, MixedObjective
@@ -107,6 +108,23 @@ def test_positions_that_the_store_lacks_learn_from_the_hard_loss_alone(make_stor
     (0.5 * functional.cross_entropy(hard_only, batch.targets)).backward()
     assert torch.allclose(scores.grad[0], hard_only.grad[0])
     assert not torch.allclose(scores.grad[1], hard_only.grad[1])
+
+
+@pytest.mark.parametrize("candidates", ["all", "unseen"])
+def test_what_is_said_of_another_position_changes_no_candidate_of_one_that_the_store_lacks(candidates):
+    lacking, batch = Remembered(ROWS, lacks=[1, 2, 3]), STORE.positions(torch.arange(4))
+    assert set(ROWS.head(0)) & set(ROWS.seen[2]), "the row that it would borrow names what it has seen"
+    mixed = MixedObjective(lacking, lacking, alpha=0.5, temperature=1.0, candidates=candidates)
+    hard = HardObjective(histories=STORE if candidates == "unseen" else None)
+    losses, gradients = [], []
+    for objective in (mixed, hard):
+        scores = SCORES[:4].clone().requires_grad_()
+        found = on_scores(objective, scores, batch)
+        found.total.backward()
+        losses.append(found.parts["hard_loss"])
+        gradients.append(scores.grad)
+    torch.testing.assert_close(*losses)
+    torch.testing.assert_close(2.0 * gradients[0][1:], gradients[1][1:])
 
 
 def test_a_batch_without_any_stored_position_has_no_soft_loss(make_store):

@@ -85,6 +85,15 @@ def test_a_member_counts_for_more_where_it_is_sure() -> None:
 
 
 @torch.no_grad()
+def test_members_count_alike_where_nothing_is_left_to_be_sure_of() -> None:
+    model = ensemble("confidence")
+    everything = torch.tensor([[3, 1, 2, 4, 5, 6, 7]])
+    said = [torch.randn(1, N_ITEMS + 1) + member.mask for member in model.members.values()]
+    scores = model.together(said, everything)
+    assert scores[:, 1:].isfinite().all()
+
+
+@torch.no_grad()
 def test_a_member_of_no_weight_changes_nothing_and_makes_no_nan() -> None:
     model = ensemble("weighted")
     model.calibrate(temperatures=[1.0, 1.0], weights=[1.0, 0.0], scale=1.0)

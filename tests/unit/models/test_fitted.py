@@ -125,6 +125,14 @@ def test_ease_refuses_a_catalogue_that_is_too_large_to_invert(
         fitted(EaseSpec(kind="ease", length=5, decay=1.0), make_sequences)
 
 
+def test_ease_refuses_an_l2_that_is_too_small_to_invert(make_sequences: Make) -> None:
+    _, folder = make_sequences([[1, 2, 9, 9], [2, 1, 9, 9]], n_items=N_ITEMS, repeat_items=True)  # two items as one
+    model = build(EaseSpec(kind="ease", length=5, decay=1.0, l2=1e-12), N_ITEMS)
+    assert isinstance(model, Fitted)
+    with pytest.raises(TrainingError, match=r"^l2 of EASE must be so large [^\n]*, got 1e-12: [^\n]*$"):
+        model.fit(Sequences.open(folder))
+
+
 def test_folds_are_about_equal_and_a_user_stays_in_one() -> None:
     users = torch.arange(10_000)
     folds = fold_of(users, 5)

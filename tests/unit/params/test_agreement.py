@@ -74,6 +74,7 @@ def test_a_students_own_section_is_the_one_that_is_named(tmp_path: Path) -> None
         {"train_teacher.model": ensemble(TRANSFORMER, KNN)},
         {"export_soft_targets.hidden": True, "train_student.distillation.methods": [{"kind": "features"}]},
         {"train_student.distillation.temperature": {"kind": "linear", "start": 3.0, "end": 1.0}},
+        {"train_student.distillation": {"alpha": 1.0, "temperature": 3.0, "methods": [{"kind": "features"}]}},
     ],
 )
 def test_what_fits_is_taken(changes: dict[str, Any], tmp_path: Path) -> None:

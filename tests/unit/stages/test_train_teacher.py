@@ -11,8 +11,11 @@ import pytest
 import torch
 
 from stillhouse.data.files import sha256_tree, write_none
+from stillhouse.data.sequences import Sequences
+from stillhouse.data.vocabulary import Vocabulary
 from stillhouse.errors import DataError, TrainingError
 from stillhouse.models.checkpoint import load
+from stillhouse.models.warm import load_grown
 from stillhouse.params.model import ComputeSpec, TrainingSpec, TransformerSpec
 from stillhouse.params.train_teacher import TrainTeacherParams
 from stillhouse.reporting import SilentReporter
@@ -95,6 +98,20 @@ def test_last_nights_teacher_is_the_start_when_the_catalogue_has_grown(
     assert (found["start"], found["epochs"]) == ("warm", 1)
     assert "warm start from last night's weights, 2 new items" in notes.heard
     assert load(tmp_path / "tuesday_teacher")[1].warm
+
+
+def test_a_new_item_starts_by_what_stood_next_to_it(
+    night: tuple[Path, Path], make_sequences: Make, tmp_path: Path
+) -> None:
+    run(night, tmp_path / "monday")
+    grown = make_sequences(_histories(14), name="tuesday")
+    still = PARAMS.training.model_copy(update={"learning_rate": 1e-9})
+    run(grown, tmp_path / "tuesday_teacher", tmp_path / "monday", training=still)
+    ids, events = Vocabulary.load(grown[0]).item_ids, Sequences.open(grown[1])
+    by_neighbours, by_nothing = (load_grown(tmp_path / "monday", ids, some, seed=1)[0] for some in (events, None))
+    table = load(tmp_path / "tuesday_teacher")[0].item_table()
+    torch.testing.assert_close(table, by_neighbours.item_table(), rtol=0.0, atol=1e-5)
+    assert not torch.allclose(by_neighbours.item_table(), by_nothing.item_table(), rtol=0.0, atol=1e-3)
 
 
 def test_a_changed_model_starts_cold_and_says_why(night: tuple[Path, Path], tmp_path: Path) -> None:

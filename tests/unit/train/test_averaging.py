@@ -54,8 +54,9 @@ def test_what_was_drawn_at_the_start_is_forgotten_however_far_it_reaches() -> No
     assert all(bool((weight - 5.0).abs().max() < 0.01) for weight in mean.model.parameters())
 
 
-def test_the_mean_is_what_is_validated_and_kept(ring_job: MakeJob) -> None:
-    averaged, last = model(), model()
+@pytest.mark.parametrize("weights", ["float32", "int8"])
+def test_the_mean_is_what_is_validated_and_kept(ring_job: MakeJob, weights: str) -> None:
+    averaged, last = model(weights), model(weights)
     outcome = train(averaged, ring_job("a", epochs=4, average=5.0), SilentReporter())
     plain = train(last, ring_job("b", epochs=4), SilentReporter())
     assert outcome.losses == plain.losses, "averaging changes nothing of the training itself"

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from objectives import on_scores
+from teaching import Remembered, Rows
 
 from stillhouse.distill.hard import HardObjective
+from stillhouse.distill.mixed import MixedObjective
 from stillhouse.distill.protocol import LossParts, PositionBatch, Wanted
 from stillhouse.train import softmax
 from stillhouse.train.softmax import catalogue_loss, sampled_loss
@@ -142,3 +146,56 @@ def test_sampled_sums_estimate_the_whole_without_bias():
     # One draw in n_items is the target itself, which counts once and exactly: a bias of that order is left.
     assert estimates.mean() == pytest.approx(exact, rel=0.05)
     assert estimates.std() > 0.01 * exact
+
+
+def _taught(hidden: torch.Tensor, table: torch.Tensor, seen: int, **cut: int):
+    """Return a lesson from a teacher whose scores are the student's own."""
+    draw, items = np.random.default_rng(0), np.arange(1, len(table))
+    store = Remembered(Rows((hidden @ table.T).numpy(), [draw.permutation(items)[:seen] for _ in hidden], **cut))
+    positions = store.positions()
+    positions = replace(positions, weights=positions.weights.to(hidden.dtype))
+    return MixedObjective(store, store, alpha=0.0, temperature=1.0).lesson(positions)
+
+
+def test_draws_hardly_move_a_student_that_equals_its_teacher():
+    """The head counts for itself: if it had to be drawn, nothing would keep a student from lifting it."""
+    draw = torch.Generator().manual_seed(1)
+    hidden, table = (torch.randn(rows, 6, generator=draw, dtype=torch.float64) for rows in (8, 201))
+    lesson, losses, moved = _taught(hidden, table, 5, k=20, samples=8), [], []
+    for seed in range(40):
+        state = hidden.clone().requires_grad_()
+        torch.manual_seed(seed)
+        found = sampled_loss(state, table, lesson, 20)
+        found.total.backward()
+        losses.append(found.total.item())
+        moved.append(state.grad)
+    assert np.mean(losses) == pytest.approx(0.0, abs=0.1)
+    assert torch.stack(moved).mean(0).norm() < 0.1
+
+
+def test_draws_that_miss_a_small_tail_leave_everything_finite():
+    draw = torch.Generator().manual_seed(1)
+    hidden, table = (torch.randn(rows, 6, generator=draw) * 1.5 for rows in (8, 25))
+    lesson = _taught(hidden, table, 2, k=20, samples=2)
+    for seed in range(20):
+        state, rows = hidden.clone().requires_grad_(), table.clone().requires_grad_()
+        torch.manual_seed(seed)
+        found = sampled_loss(state, rows, lesson, 3)
+        found.total.backward()
+        assert abs(found.total.item()) < 100.0
+        assert max(state.grad.abs().max(), rows.grad.abs().max()) < 100.0
+
+
+def test_draws_take_a_table_of_half_precision_and_are_exact_in_a_context_of_it():
+    draw = torch.Generator().manual_seed(4)
+    hidden, table = torch.randn(16, 8, generator=draw), torch.randn(40, 8, generator=draw).bfloat16()
+    lesson, losses = HardObjective().lesson(_batch(16, 39)), []
+    for kept, mixed in [(table, False), (table.float(), False), (table.float(), True)]:
+        rows = kept.clone().requires_grad_()
+        torch.manual_seed(0)
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=mixed):
+            found = sampled_loss(hidden, rows, lesson, 30)
+        found.total.backward()
+        assert rows.grad.isfinite().all()
+        losses.append(found.total.item())
+    assert losses == [losses[0]] * 3

@@ -1,12 +1,16 @@
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 
 from stillhouse.distill.start import truncated
 from stillhouse.models.build import build
-from stillhouse.params.model import GruSpec
+from stillhouse.params.model import ComputeSpec, GruSpec, TrainingSpec
+from stillhouse.reporting import SilentReporter
+from stillhouse.train.night import Apprentice, first_model
 from stillhouse.train.start import start_from
 
 TABLE = torch.from_numpy(np.random.default_rng(1).normal(size=(9, 6))).float()
@@ -49,3 +53,18 @@ def test_a_student_that_rounds_starts_from_the_values_behind():
     model = build(spec, 8, seed=3)
     start_from(model, TABLE)
     assert torch.equal(model.state_dict()["items.weight"], truncated(TABLE, 4))
+
+
+def test_a_start_is_made_with_the_threads_of_the_training_so_that_it_repeats(tmp_path):
+    before, found = torch.get_num_threads(), []
+    apprentice = Apprentice(
+        spec=GruSpec(kind="gru", width=4, blocks=1, length=5, dropout=0.0),
+        training=TrainingSpec(),
+        compute=ComputeSpec(device="cpu", threads=before + 1),
+        seed=3,
+        previous=tmp_path / "nothing",
+        where="train_student.training",
+        begin=lambda _: found.append(torch.get_num_threads()),
+    )
+    first_model(apprentice, SimpleNamespace(n_items=8), None, SilentReporter())
+    assert (found, torch.get_num_threads()) == ([before + 1], before)

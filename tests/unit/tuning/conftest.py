@@ -52,6 +52,7 @@ def night(make_sequences: Callable[..., tuple[Path, Path]], tmp_path: Path) -> P
         plain[section] = {**plain[section], **values}
     plain["students"] = {"small": STUDENT}
     plain["train_student"]["training"] = plain["train_teacher"]["training"] = TRAINING
+    plain["train_student"]["distillation"] |= {"alpha": 0.3, "temperature": 1.0}  # whatever the shipped ones are
     plain["train_teacher"]["model"] = {**STUDENT["model"], "width": 16}
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(plain, sort_keys=False))
     for place in ("previous/teacher", "previous/students/small"):

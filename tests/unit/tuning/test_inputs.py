@@ -66,3 +66,21 @@ def test_where_no_further_name_can_be_given_bytes_are_copied(workspace: Path, mo
     inputs = stage_inputs(workspace, "train_student", "gru")
     with held_still(inputs, workspace / "still", warm=True) as still:
         assert sha256_tree(still["soft_targets"]) == sha256_tree(inputs["soft_targets"])
+
+
+def test_a_student_that_no_night_has_trained_is_searched_all_the_same(workspace: Path) -> None:
+    shutil.rmtree(workspace / "previous")
+    inputs = stage_inputs(workspace, "train_student", "gru")
+    with held_still(inputs, workspace / "still", warm=False) as still:
+        assert is_none(still["previous_student"])
+
+
+def test_what_a_night_takes_away_at_that_moment_is_told(workspace: Path) -> None:
+    inputs = stage_inputs(workspace, "train_student", "gru")
+    shutil.rmtree(inputs["soft_targets"])
+    with (
+        pytest.raises(NightError, match=r"soft_targets went meanwhile"),
+        held_still(inputs, workspace / "still", warm=False),
+    ):
+        pass
+    assert not (workspace / "still").exists()

@@ -111,3 +111,9 @@ def test_the_shipped_params_take_a_patch(student: str, tmp_path: Path) -> None:
         yaml.safe_load(after)["students"][student]["distillation"]["alpha"],
         yaml.safe_load(after)["students"][student]["training"]["learning_rate"],
     ) == (0.111, 0.00222)
+
+
+def test_a_student_that_is_another_by_an_alias_is_refused() -> None:
+    shared = "students:\n  gru: &one {training: {learning_rate: 0.01}}\n  other: *one\n"
+    with pytest.raises(ParamsError, match=r"set by hand: training.learning_rate = 0.002"):
+        patched(shared, "other", {"training": {"learning_rate": 0.01}}, {RATE: 0.002})

@@ -14,6 +14,7 @@ from stillhouse.data.files import sha256_tree
 from stillhouse.errors import NightError, ParamsError, TrainingError
 from stillhouse.params.distillation import ConstantAlpha
 from stillhouse.params.document import load_document
+from stillhouse.params.model import TrainingSpec
 from stillhouse.params.train_student import TrainStudentParams
 from stillhouse.reporting import Reporter
 from stillhouse.tuning.search import Request, Result, search
@@ -282,3 +283,18 @@ def test_a_workspace_without_a_night_and_an_unknown_student_are_refused(night: P
     (night / "data" / "soft_targets").rename(night / "data" / "gone")
     with pytest.raises(NightError, match="`stillhouse run` first"):
         run(night)
+
+
+def test_a_warm_search_without_a_student_to_start_from_is_refused(night: Path) -> None:
+    with pytest.raises(NightError, match=r"there is nothing from last night \(--warm\)"):
+        run(night, warm=True)
+
+
+def test_an_empty_section_of_its_own_stands_in_place_of_the_common_one(
+    night: Path, heard: Any, stage: Callable[[Said], None]
+) -> None:
+    plain = yaml.safe_load((night / "params.yaml").read_text())
+    plain["students"]["small"] = {**plain["students"]["small"], "training": {}}
+    (night / "params.yaml").write_text(yaml.safe_dump(plain, sort_keys=False))
+    stage(lambda params: [0.5])
+    assert run(night, trials=1).stands.values["learning_rate"] == TrainingSpec().learning_rate

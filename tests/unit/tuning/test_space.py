@@ -99,3 +99,16 @@ def test_a_drawn_value_has_three_digits_and_what_stands_is_exact() -> None:
     one = Dimension("alpha", ("distillation", "alpha"), 0.123456, FloatDistribution(0.0, 1.0))
     assert one.used(0.654321) == 0.654
     assert one.used(0.123456) == 0.123456
+
+
+def test_three_digits_do_not_lead_out_of_the_range() -> None:
+    stands = search_space(TuneParams(), {"learning_rate": 0.00050049}, DISTILLATION, (1.0,))[-1]
+    assert stands.distribution == FloatDistribution(0.00050049, 0.05, log=True)
+    assert stands.used(0.00050051) == 0.000501
+    assert stands.used(0.000500491) == 0.00050049
+    assert Dimension("alpha", ("a",), 0.5, FloatDistribution(0.0, 0.9996)).used(0.9995999) == 0.9996
+
+
+def test_a_learning_rate_that_training_does_not_take_is_refused_before_the_search() -> None:
+    with pytest.raises(ParamsError, match=r"high must be at most 1.*params.yaml: tune.learning_rate"):
+        build(TuneParams, {"learning_rate": {"low": 0.1, "high": 5.0}}, "params.yaml: tune")

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from stillhouse.errors import TrainingError
 from stillhouse.params.tune import TuneParams
 from stillhouse.tuning.importance import draw, importances
 from stillhouse.tuning.space import Dimension, search_space
@@ -120,3 +121,13 @@ def test_the_plot_is_a_png_of_the_same_bytes_each_time(tmp_path: Path) -> None:
         draw({"alpha": 0.75, "temperature": 0.25}, "gru", tmp_path / name)
     assert (tmp_path / "one.png").read_bytes().startswith(b"\x89PNG")
     assert (tmp_path / "one.png").read_bytes() == (tmp_path / "two.png").read_bytes()
+
+
+@pytest.mark.parametrize("damage", [b"no JSON\n", b"\xff\xfe\n", b'{"op_code": 4}\n', b"[]\n"])
+def test_a_study_that_is_damaged_is_refused_in_one_line(tmp_path: Path, damage: bytes) -> None:
+    run(tmp_path, 2)
+    journal = tmp_path / "study.jsonl"
+    first, *rest = journal.read_bytes().splitlines(keepends=True)
+    journal.write_bytes(b"".join([first, damage, *rest]))
+    with pytest.raises(TrainingError, match=r"a search's study must be whole, found it damaged.*to search anew"):
+        run(tmp_path, 2)
