@@ -13,6 +13,7 @@ from typing import Any
 from stillhouse.errors import NightError, StillhouseError, one_line
 from stillhouse.runner import outcome
 from stillhouse.runner.stage import STATE
+from tasks.mending import keep, mend_readers
 
 __all__ = ["Stage", "bring_up_to_date", "changed", "copy_at", "hush", "push", "read_graph", "restore_tracked", "track"]
 
@@ -37,6 +38,7 @@ def _repository(root: Path, **settings: Any) -> Iterator[Any]:
 
     try:
         with Repo(str(root), _wait_for_lock=True, **settings) as repo:
+            mend_readers(repo)
             yield repo
     except StillhouseError:
         raise
@@ -90,6 +92,7 @@ def bring_up_to_date(root: Path, name: str, environment: Mapping[str, str]) -> b
 
     state = root / STATE
     outcome.clear(state, name)
+    keep(root)
     with _repository(root) as repo:
         try:
             repo.reproduce(name, single_item=True, run_env=dict(environment))
@@ -108,6 +111,7 @@ def changed(root: Path) -> dict[str, Any]:
 
 def track(root: Path, path: str) -> None:
     """Put ``path`` (a folder outside the graph) under DVC, as ``dvc add`` does."""
+    keep(root)
     with _repository(root) as repo:
         repo.add([str(root / path)])
 

@@ -25,6 +25,7 @@ def trials_under_way(workspace):
 def test_a_search_that_was_killed_goes_on_and_its_patch_applies(closed):
     # Enough steps to learn something by, and a rate at which nothing is learnt: what stands is easily bettered.
     steps = {"train_student.training.batch_size": 8, "train_student.training.warmup_steps": 0}
+    steps |= {"train_student.distillation.start": "fresh"}
     closed.set({**steps, "train_student.training.learning_rate": 0.0001, "tune.learning_rate.low": 0.01})
     before = {name: sha256_tree(closed.root / name) for name in ("data", "models", "previous", "params.yaml")}
     killed = closed.start(*COMMAND)

@@ -30,6 +30,7 @@ def run_night(workspace: Path, *, source: str | None, as_of: str | None, force: 
     os.chdir(workspace)
     _prepare_environment(workspace, verbose)
     from tasks.graph import hush
+    from tasks.mending import mend
     from tasks.plan import Request, plan_night
     from tasks.versions import require_workspace
     from tasks.workspace import exclusive
@@ -38,6 +39,10 @@ def run_night(workspace: Path, *, source: str | None, as_of: str | None, force: 
         hush()
     require_workspace(workspace)
     with exclusive(workspace):
+        for name in mend(workspace):
+            click.echo(
+                f"{name} was left half written by a run that was killed: its last whole copy stands again", err=True
+            )
         request = Request(workspace, source=source, as_of=as_of, force=force)
         plan = plan_night(request)
         if plan.action == "nothing":

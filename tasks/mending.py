@@ -1,0 +1,96 @@
+"""What DVC writes in place, kept so that a kill in the middle of a write loses nothing.
+
+DVC rewrites its lock of the graph, the pointer of a tracked folder and its table of readers and
+writers in place. A process that is killed at that moment leaves half a file, which DVC then refuses.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from stillhouse.data.files import write_bytes
+from stillhouse.runner.stage import STATE
+
+__all__ = ["keep", "mend", "mend_readers"]
+
+#: Folder below the workspace's state that holds the last whole copies.
+_KEPT = "dvc"
+
+
+def keep(root: Path) -> None:
+    """Copy what DVC is about to rewrite, where it is whole."""
+    for name, schema in _schemas().items():
+        if (found := _whole(root / name, schema)) is not None:
+            (root / STATE / _KEPT).mkdir(parents=True, exist_ok=True)
+            write_bytes(root / STATE / _KEPT / name, found)
+
+
+def mend(root: Path) -> list[str]:
+    """Put the last whole copy in place of what a killed DVC left half written; the caller holds the workspace.
+
+    A stage that ended since the copy was made is found in DVC's run cache, or runs again.
+
+    Returns:
+        The names of the files that were mended.
+    """
+    mended = []
+    for name, schema in _schemas().items():
+        file, kept = root / name, root / STATE / _KEPT / name
+        if file.exists() and _whole(file, schema) is None:
+            before = _whole(kept, schema)
+            if before is None:
+                file.unlink()
+            else:
+                write_bytes(file, before)
+            mended.append(name)
+    return mended
+
+
+def mend_readers(repository: Any) -> None:
+    """Remove DVC's table of readers and writers where it is half written: whoever wrote it is gone.
+
+    It is looked at under the lock that DVC itself holds while it writes.
+    """
+    from dvc.lock import make_lock
+    from dvc.rwlock import RWLOCK_FILE, RWLOCK_LOCK
+
+    table = Path(repository.tmp_dir) / RWLOCK_FILE
+    if _is_json(table):
+        return
+    hard = repository.config["core"].get("hardlink_lock", False)
+    with make_lock(str(table.with_name(RWLOCK_LOCK)), tmp_dir=repository.tmp_dir, hardlink_lock=hard):
+        if not _is_json(table):
+            table.unlink(missing_ok=True)
+
+
+def _is_json(file: Path) -> bool:
+    try:
+        json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return True
+    except ValueError:
+        return False
+    return True
+
+
+def _schemas() -> dict[str, Callable[[Any], Any]]:
+    from dvc.schema import COMPILED_LOCKFILE_SCHEMA, COMPILED_SINGLE_STAGE_SCHEMA
+
+    return {"dvc.lock": COMPILED_LOCKFILE_SCHEMA, "previous.dvc": COMPILED_SINGLE_STAGE_SCHEMA}
+
+
+def _whole(file: Path, schema: Callable[[Any], Any]) -> bytes | None:
+    """Return the bytes of ``file`` where DVC would take them and they end as it ends a file, else ``None``."""
+    from voluptuous import Invalid
+
+    try:
+        found = file.read_bytes()
+        schema(yaml.safe_load(found))
+    except (FileNotFoundError, UnicodeDecodeError, yaml.YAMLError, Invalid):
+        return None
+    return found if found.endswith(b"\n") else None

@@ -1,0 +1,70 @@
+"""Files that DVC rewrites in place survive a kill in the middle of a write."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import yaml
+
+from tasks.mending import keep, mend, mend_readers
+
+LOCK = {"schema": "2.0", "stages": {"one": {"cmd": "true", "outs": [{"path": "a", "md5": "0" * 32, "size": 1}]}}}
+
+
+def write(file: Path, text: str) -> Path:
+    file.write_text(text)
+    return file
+
+
+@pytest.mark.parametrize("left", ["", "schema: '2.0'\nstages:\n  one:\n    cmd: tr", "stages: [\n", "\x00\n"])
+def test_a_half_written_lock_gives_way_to_the_last_whole_one(tmp_path: Path, left: str) -> None:
+    whole = yaml.safe_dump(LOCK)
+    lock = write(tmp_path / "dvc.lock", whole)
+    keep(tmp_path)
+    lock.write_text(left)
+    keep(tmp_path)  # a torn file is never what is kept
+    assert mend(tmp_path) == ["dvc.lock"]
+    assert lock.read_text() == whole
+    assert mend(tmp_path) == []
+
+
+def test_without_a_whole_copy_a_half_written_lock_goes(tmp_path: Path) -> None:
+    lock = write(tmp_path / "dvc.lock", "schema: '2.0'\nstages:\n  one:\n    cmd: tr")
+    assert mend(tmp_path) == ["dvc.lock"]
+    assert not lock.exists()
+
+
+def test_what_is_whole_or_not_there_is_left_alone(tmp_path: Path) -> None:
+    lock = write(tmp_path / "dvc.lock", yaml.safe_dump(LOCK))
+    assert mend(tmp_path) == []
+    assert yaml.safe_load(lock.read_text()) == LOCK
+    assert not (tmp_path / "previous.dvc").exists()
+
+
+@pytest.mark.parametrize(("left", "stands"), [("", False), ('{"read": {', False), ('{"read": {}, "write": {}}', True)])
+def test_a_half_written_table_of_readers_goes(tmp_path: Path, left: str, stands: bool) -> None:
+    table = write(tmp_path / "rwlock", left)
+    mend_readers(SimpleNamespace(tmp_dir=str(tmp_path), config={"core": {}}))
+    assert table.exists() is stands
+
+
+def test_dvc_itself_works_again(tmp_path: Path) -> None:
+    def dvc(*arguments: str) -> str:
+        command = [str(Path(sys.executable).parent / "dvc"), *arguments]
+        return subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, text=True).stdout
+
+    subprocess.run(["git", "init", "-q"], cwd=tmp_path, check=True)
+    dvc("init", "-q")
+    write(tmp_path / "dvc.yaml", "stages:\n  one:\n    cmd: echo 1 > a\n    outs: [a]\n")
+    dvc("repro", "-q")
+    keep(tmp_path)
+    lock = tmp_path / "dvc.lock"
+    write(lock, lock.read_text()[:40])
+    write(tmp_path / ".dvc" / "tmp" / "rwlock", "")
+    assert mend(tmp_path) == ["dvc.lock"]
+    mend_readers(SimpleNamespace(tmp_dir=str(tmp_path / ".dvc" / "tmp"), config={"core": {}}))
+    assert "up to date" in dvc("status")
