@@ -18,6 +18,8 @@ from stillhouse.runner.stage import STATE
 
 __all__ = ["keep", "mend", "mend_readers"]
 
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
 #: Folder below the workspace's state that holds the last whole copies.
 _KEPT = "dvc"
 
@@ -90,7 +92,7 @@ def _whole(file: Path, schema: Callable[[Any], Any]) -> bytes | None:
 
     try:
         found = file.read_bytes()
-        schema(yaml.safe_load(found))
+        schema(yaml.load(found, Loader=_LOADER))  # noqa: S506  # a safe loader, in C where there is one
     except (FileNotFoundError, UnicodeDecodeError, yaml.YAMLError, Invalid):
         return None
     return found if found.endswith(b"\n") else None

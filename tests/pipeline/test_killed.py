@@ -91,6 +91,18 @@ def test_a_night_killed_in_a_stage_completes_on_the_next_run(served, stage):
     assert "up to date" in served.dvc("status").stdout
 
 
+def test_a_night_killed_while_dvc_rewrote_its_files_goes_on(served):
+    served.set(TOUCH["evaluate@small"])
+    served.kill_in("evaluate@small", "--force", after=0.3)
+    lock = served.root / "dvc.lock"
+    lock.write_text(lock.read_text()[:-200])
+    (served.root / ".dvc" / "tmp" / "rwlock").write_text("")
+    again = served.run("run")
+    assert "dvc.lock was left half written" in again.err
+    assert "night/2026-03-02.2/closed" in served.tags()
+    assert "up to date" in served.dvc("status").stdout
+
+
 def test_a_night_killed_while_it_ingests_completes_on_the_next_run(served):
     served.kill_in("ingest", "--as-of", "2026-03-03", after=0.3)
     served.run("run")
