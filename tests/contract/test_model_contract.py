@@ -17,6 +17,7 @@ from stillhouse.models.checkpoint import Header, load, save
 from stillhouse.models.fitted import Fitted
 from stillhouse.models.folds import fold_of
 from stillhouse.models.protocol import Recommender, SequenceModel
+from stillhouse.params.agreement import has_item_table
 from stillhouse.params.model import (
     BidirectionalSpec,
     ComputeSpec,
@@ -169,6 +170,7 @@ def test_states_and_item_table_make_the_scores_where_there_are_any(spec: Teacher
     states, table = model.position_hidden(HISTORIES), model.item_table()
     assert (states is None) == (not isinstance(model, SequenceModel))
     assert states is None or table is not None
+    assert (table is not None) == has_item_table(spec), "params.yaml is refused by what the kind has"
     assert table is None or len(table) == N_ITEMS + 1
     for users in (None, USERS):
         kept = model.position_scorer(HISTORIES, users).states

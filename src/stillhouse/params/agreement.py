@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from stillhouse.errors import ParamsError
-from stillhouse.params.distillation import ConstantTemperature, DistillationSpec, FeaturesSpec
+from stillhouse.params.distillation import ConstantTemperature, FeaturesSpec
 from stillhouse.params.export_soft_targets import ExportSoftTargetsParams
 from stillhouse.params.model import (
     BidirectionalSpec,
@@ -14,32 +16,48 @@ from stillhouse.params.model import (
 )
 from stillhouse.params.train_student import TrainStudentParams
 
-__all__ = ["require_agreement"]
+__all__ = ["has_item_table", "require_agreement"]
+
+
+#: What scores by states and an item table (held against the models by their contract).
+_BY_STATES = TransformerSpec | GruSpec | BidirectionalSpec
 
 
 def require_agreement(
-    teacher: TeacherSpec, export: ExportSoftTargetsParams, student: TrainStudentParams, where: str
+    teacher: TeacherSpec, export: ExportSoftTargetsParams, students: Mapping[str, TrainStudentParams]
 ) -> None:
-    """Refuse a student that asks for what its teacher does not have or the store will not keep.
+    """Refuse what the teacher does not have or the store will not keep.
 
     Args:
         teacher: what the teacher is.
         export: what the store keeps of it.
-        student: what the student asks for.
-        where: which student, for the message.
+        students: name → what the student asks for.
 
     Raises:
-        ParamsError: its distillation needs an item table, states or a temperature that there will not be.
+        ParamsError: the store is to keep states of a teacher without any, or a student's distillation needs an item
+            table, states or a temperature that there will not be.
     """
-    own = student.student.distillation is not None
-    spec = student.student.distillation or student.distillation
-    place = f"students.{where}.distillation" if own else "train_student.distillation"
-    _require_start(teacher, spec, place)
-    if export.hidden and not isinstance(teacher, TransformerSpec | GruSpec | BidirectionalSpec):
+    if export.hidden and not isinstance(teacher, _BY_STATES):
         raise ParamsError(
             f"export_soft_targets.hidden must be false for a teacher without states, found true and a teacher of kind "
             f"{teacher.kind} (params.yaml: train_teacher.model): set it to false, or train one transformer, gru or "
             "bidirectional"
+        )
+    for name, student in students.items():
+        _require_student(teacher, export, student, name)
+
+
+def _require_student(
+    teacher: TeacherSpec, export: ExportSoftTargetsParams, student: TrainStudentParams, name: str
+) -> None:
+    own = student.student.distillation is not None
+    spec = student.student.distillation or student.distillation
+    place = f"students.{name}.distillation" if own else "train_student.distillation"
+    if spec.start == "teacher_items" and not has_item_table(teacher):
+        raise ParamsError(
+            f"start: teacher_items must have a teacher that scores by an item table, found one of kind {teacher.kind} "
+            f"(params.yaml: {place}.start): set it to fresh, or train a transformer, gru, bidirectional or an ensemble "
+            "with one of them"
         )
     if spec.alone:
         return
@@ -57,16 +75,8 @@ def require_agreement(
         )
 
 
-def _require_start(teacher: TeacherSpec, spec: DistillationSpec, place: str) -> None:
-    if spec.start == "teacher_items" and not _has_item_table(teacher):
-        raise ParamsError(
-            f"start: teacher_items must have a teacher that scores by an item table, found one of kind {teacher.kind} "
-            f"(params.yaml: {place}.start): set it to fresh, or train a transformer, gru, bidirectional or an ensemble "
-            "with one of them"
-        )
-
-
-def _has_item_table(teacher: TeacherSpec) -> bool:
+def has_item_table(teacher: TeacherSpec) -> bool:
+    """Say whether a teacher of this kind scores by an item table."""
     if isinstance(teacher, EnsembleSpec):
-        return any(_has_item_table(member.model) for member in teacher.members.values())
-    return isinstance(teacher, TransformerSpec | GruSpec | BidirectionalSpec)
+        return any(has_item_table(member.model) for member in teacher.members.values())
+    return isinstance(teacher, _BY_STATES)

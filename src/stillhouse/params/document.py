@@ -87,8 +87,8 @@ def load_document(path: Path) -> tuple[Document, dict[str, Any]]:
             _part(model, plain, f"{path.name}: {stage}", instance)
     teacher = _part(TrainTeacherParams, plain, path.name).model
     export = _part(ExportSoftTargetsParams, plain, path.name)
-    for name in plain["students"]:
-        require_agreement(teacher, export, _part(TrainStudentParams, plain, path.name, name), name)
+    students = {name: _part(TrainStudentParams, plain, path.name, name) for name in plain["students"]}
+    require_agreement(teacher, export, students)
     return document, plain
 
 
