@@ -15,7 +15,7 @@ beside wall-clock time, because machines are shared.
 off the clock, with our evaluator (full ranking, seen items filtered): quality at the end, and the training seconds
 until NDCG@10 reaches ``--target`` from a cold start. What is done is kept in ``--work`` and not done again.
 
-    .venv/bin/python benchmarks/training_speed.py --to-end --epochs 30 --cap 3600 --work /tmp/training
+    .venv/bin/python benchmarks/training_speed.py --to-end --epochs 30 --cap 3600 --work FOLDER
 """
 
 from __future__ import annotations
