@@ -25,7 +25,8 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+import zlib
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -38,10 +39,7 @@ import yaml
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 from _peers.moviellens import default_file, prepared
-from _peers.report import table as print_table
-from _peers.report import write
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
+from quality_table import gains, report
 
 from stillhouse.data.files import read_json, write_json, write_none
 from stillhouse.data.sequences import Sequences
@@ -53,8 +51,6 @@ from stillhouse.train.validation import ValidationSet
 
 ROOT = Path(__file__).parents[1]
 PLAN = Path(__file__).with_name("quality.yaml")
-#: Draws of the bootstrap.
-_RESAMPLES = 1000
 
 
 class Log:
@@ -128,11 +124,6 @@ def ranks_of(teacher: Path, sequences: Path) -> tuple[np.ndarray, np.ndarray]:
         back[order] = held.ranks(model).numpy()
         found.append(back)
     return found[0], found[1]
-
-
-def gains(ranks: np.ndarray) -> np.ndarray:
-    """Return each target's part of NDCG@10."""
-    return np.where(ranks <= 10, 1.0 / np.log2(ranks + 1.0), 0.0)
 
 
 def train_one(plan: Mapping[str, Any], name: str, seed: int, work: Path) -> None:
@@ -256,7 +247,7 @@ def _quality(test: np.ndarray, valid: np.ndarray) -> dict[str, float]:
 def _store(params: dict[str, Any], teacher: Path, common: dict[str, Any]) -> Path:
     """Return the soft targets of ``teacher``, exported with the settings of the student's run, once."""
     wanted = json.dumps(params["export_soft_targets"], sort_keys=True)
-    key = f"soft_targets-{abs(hash_of(wanted)):08x}"
+    key = f"soft_targets-{zlib.crc32(wanted.encode()):08x}"
     store = teacher / key
     with (teacher / f"{key}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # two students may ask at once
@@ -265,6 +256,7 @@ def _store(params: dict[str, Any], teacher: Path, common: dict[str, Any]) -> Pat
 
 
 def _export(params: dict[str, Any], teacher: Path, common: dict[str, Any], store: Path, key: str) -> None:
+    """Make ``store`` unless it stands; ``key`` names where a killed export left its shards."""
     if not store.exists():
         resume = teacher / f"{key}.resume"
         resume.mkdir(exist_ok=True)
@@ -279,137 +271,6 @@ def _export(params: dict[str, Any], teacher: Path, common: dict[str, Any], store
             reporter=Log(),
         )
         shutil.rmtree(resume, ignore_errors=True)
-
-
-def hash_of(text: str) -> int:
-    """Return 32 bits of ``text`` that are the same in every process."""
-    import zlib
-
-    return zlib.crc32(text.encode())
-
-
-def table(plan: Mapping[str, Any], work: Path) -> list[dict[str, Any]]:
-    """Return a row a run: means over seeds, against the teacher and the same student alone."""
-    rows = []
-    for name, run in plan["runs"].items():
-        folders = sorted((work / "runs").glob(f"{name}.[0-9]*"))
-        done = [folder for folder in folders if (folder / "result.json").exists()]
-        if not done:
-            continue
-        found = [read_json(folder / "result.json") for folder in done]
-        row: dict[str, Any] = {"run": name, "seeds": len(done), "role": run["role"], "track": run.get("track")}
-        for key in found[0]:
-            values = [one.get(key) for one in found]
-            if all(isinstance(value, int | float) for value in values):
-                row[key] = float(np.mean(values))
-        if run["role"] == "student":
-            row |= _against(plan, work, name, done)
-        rows.append(row)
-    return rows
-
-
-def _against(plan: Mapping[str, Any], work: Path, name: str, done: list[Path]) -> dict[str, Any]:
-    """Compare with the teacher (ratio and its bound) and with the same student alone (gap closed and its interval)."""
-    run = plan["runs"][name]
-    mine = _gains(done)
-    folder = work / "runs" / f"{run['teacher']}.1"
-    teacher = _gains([folder])[0]
-    drawn = [(_resampled(mine, draw), teacher[draw[0]].mean()) for draw in _draws(len(teacher), 1)]
-    size = read_json(folder / "result.json").get("weight_bytes")
-    result: dict[str, Any] = {
-        "of_teacher": float(mine.mean() / teacher.mean()),
-        "of_teacher_bound": float(np.quantile([own / theirs for own, theirs in drawn], 0.05)),
-        "bytes_of_teacher": np.mean([read_json(one / "result.json")["weight_bytes"] for one in done]) / size,
-    }
-    alone = [f for f in sorted((work / "runs").glob(f"{run.get('alone', '-')}.[0-9]*")) if (f / "ranks.npz").exists()]
-    if not alone:
-        return result
-    base = _gains(alone)
-    lag = teacher - base.mean(axis=0)
-    draws = zip(drawn, _draws(len(teacher), 1), _draws(len(teacher), 2), strict=True)
-    closed = []
-    for (own, theirs), draw, other in draws:
-        start = _resampled(base, (draw[0], other[1]))
-        closed.append((own - start) / (theirs - start))
-    low, high = np.quantile(closed, [0.025, 0.975])
-    return result | {
-        "gap_closed": float((mine.mean() - base.mean()) / lag.mean()),
-        "gap_closed_low": float(low),
-        "gap_closed_high": float(high),
-        "gap_in_errors": float(lag.mean() / (lag.std() / np.sqrt(len(lag)))),
-    }
-
-
-def _gains(folders: list[Path]) -> np.ndarray:
-    """Return every seed's and every user's part of NDCG@10 on the test split, float64 [seeds, users]."""
-    return np.stack([gains(np.load(folder / "ranks.npz")["test"]) for folder in folders])
-
-
-def _draws(users: int, seed: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Give users drawn with replacement, and numbers in [0, 1) that pick seeds of runs; a ``seed`` gives the same."""
-    draw, other = np.random.default_rng(7), np.random.default_rng(seed)
-    for _ in range(_RESAMPLES):
-        yield draw.integers(0, users, users), other.random(32)
-
-
-def _resampled(found: np.ndarray, draw: tuple[np.ndarray, np.ndarray]) -> float:
-    """Return the mean of ``found`` [seeds, users] over the drawn users and as many drawn seeds as there are."""
-    users, numbers = draw
-    seeds = (numbers[: len(found)] * len(found)).astype(int)
-    return float(found[seeds][:, users].mean())
-
-
-#: Head of a column → key of a row, its format, and what it is multiplied by.
-_COLUMNS = {
-    "NDCG@10": ("ndcg_at_10", ".4f", 1.0),
-    "HR@10": ("hr_at_10", ".4f", 1.0),
-    "valid": ("valid_ndcg_at_10", ".4f", 1.0),
-    "of teacher": ("of_teacher", ".1%", 1.0),
-    "bound": ("of_teacher_bound", ".1%", 1.0),
-    "gap": ("gap_closed", ".0%", 1.0),
-    "low": ("gap_closed_low", ".0%", 1.0),
-    "high": ("gap_closed_high", ".0%", 1.0),
-    "errors": ("gap_in_errors", ".1f", 1.0),
-    "kB": ("weight_bytes", ".0f", 1e-3),
-    "share": ("bytes_of_teacher", ".1%", 1.0),
-    "B/item": ("bytes_per_item", ".0f", 1.0),
-    "MFLOP": ("flops", ".1f", 1e-6),
-    "p50 ms": ("p50_ms", ".2f", 1.0),
-    "s/epoch": ("epoch_seconds", ".1f", 1.0),
-    "epochs": ("epochs", ".0f", 1.0),
-}
-
-
-def report(plan: Mapping[str, Any], work: Path) -> None:
-    """Print the tables and write the JSON."""
-    rows = table(plan, work)
-
-    def shown(row: Mapping[str, Any], key: str, form: str, scale: float) -> str:
-        return format(row[key] * scale, form) if row.get(key) is not None else "–"
-
-    for title in dict.fromkeys(row["track"] or row["role"] for row in rows):
-        some = [row for row in rows if title in (row["track"], row["role"])]
-        heads = {head: column for head, column in _COLUMNS.items() if any(column[0] in row for row in some)}
-        cells = [[row["run"], str(row["seeds"]), *(shown(row, *column) for column in heads.values())] for row in some]
-        print_table([title, "seeds", *heads], cells)
-        print()
-    write("quality", sys.argv, rows=rows)
-    draw([row for row in rows if row["role"] == "student" and row["track"] != "methods"])
-
-
-def draw(rows: list[dict[str, Any]]) -> None:
-    """Draw NDCG@10 as a share of the teacher's over the bytes served as a share of its: ``results/quality.png``."""
-    figure = Figure(figsize=(8, 5), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
-    for track in dict.fromkeys(row["track"] for row in rows):
-        some = [row for row in rows if row["track"] == track]
-        axes.scatter([row["bytes_of_teacher"] for row in some], [row["of_teacher"] for row in some], label=track)
-        for row in some:
-            axes.annotate(row["run"], (row["bytes_of_teacher"], row["of_teacher"]), fontsize=6)
-    axes.set(xscale="log", xlabel="bytes of weights, of the teacher's", ylabel="NDCG@10, of the teacher's")
-    axes.legend(fontsize=7)
-    figure.savefig(Path(__file__).with_name("results") / "quality.png", dpi=150)
 
 
 def make(work: Path, jobs: int, one: tuple[str, int]) -> None:
