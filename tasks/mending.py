@@ -7,16 +7,24 @@ writers in place. A process that is killed at that moment leaves half a file, wh
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 
 from stillhouse.data.files import write_bytes
+from stillhouse.errors import NightError
 from stillhouse.runner.stage import STATE
+from tasks.workspace import exclusive_for_a_moment
 
-__all__ = ["keep", "mend", "mend_readers"]
+__all__ = ["keep", "look", "mend", "mend_readers"]
+
+T = TypeVar("T")
+
+#: Seconds for which a reader waits for a run to finish rewriting a file.
+_PATIENCE = 5.0
 
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
@@ -51,6 +59,26 @@ def mend(root: Path) -> list[str]:
                 write_bytes(file, before)
             mended.append(name)
     return mended
+
+
+def look(root: Path, reading: Callable[[], T]) -> T:
+    """Return what ``reading`` returns, for a reader that does not hold the workspace.
+
+    A file that a run is rewriting at this moment is read again; one that a killed run left half written is mended.
+
+    Raises:
+        NightError: ``reading`` fails, and not for such a file.
+    """
+    deadline = time.monotonic() + _PATIENCE
+    while True:
+        try:
+            return reading()
+        except NightError:
+            with exclusive_for_a_moment(root) as held:
+                mended = held and bool(mend(root))
+            if (held and not mended) or time.monotonic() > deadline:
+                raise
+            time.sleep(0 if held else 0.1)
 
 
 def mend_readers(repository: Any) -> None:

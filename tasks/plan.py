@@ -33,6 +33,7 @@ from stillhouse.params.document import Document, load_document
 from stillhouse.params.source import SourceSpec
 from tasks import graph, versions
 from tasks.champion import ledger_head, promoted_by
+from tasks.mending import look
 from tasks.night import Night, Plan, last_closed, read_night, unclosed
 
 __all__ = ["Request", "Standing", "plan_night", "standing"]
@@ -254,5 +255,6 @@ def standing(root: Path) -> Standing:
     """Return the last closed night, the open one, and what is not up to date."""
     last, current = last_closed(root), unclosed(root)
     at = versions.commit_time(root, last.id, versions.CLOSED) if last else None
-    stale = tuple(name for name in sorted(graph.changed(root)) if name != "previous.dvc") if read_night(root) else ()
+    changed = look(root, lambda: graph.changed(root)) if read_night(root) else {}
+    stale = tuple(name for name in sorted(changed) if name != "previous.dvc")
     return Standing(last.id if last else None, at, current.id if current else None, stale)

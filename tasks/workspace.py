@@ -20,7 +20,7 @@ import psutil
 from stillhouse.errors import NightError
 from stillhouse.runner.stage import STATE
 
-__all__ = ["TOKEN", "exclusive", "sweep"]
+__all__ = ["TOKEN", "exclusive", "exclusive_for_a_moment", "sweep"]
 
 #: Environment variable that marks every process that a run starts.
 TOKEN = "STILLHOUSE_RUN_TOKEN"  # noqa: S105  # a mark, not a secret
@@ -79,6 +79,24 @@ def exclusive(root: Path) -> Iterator[None]:
             watcher.kill()
             watcher.wait()
             os.environ.pop(TOKEN, None)
+    finally:
+        lock.release()
+
+
+@contextlib.contextmanager
+def exclusive_for_a_moment(root: Path) -> Iterator[bool]:
+    """Keep runs out while something small is put right; yields ``False`` where a run holds the workspace."""
+    if not (root / STATE).is_dir():
+        yield True
+        return
+    lock = filelock.FileLock(root / STATE / "run.lock", blocking=False)
+    try:
+        lock.acquire()
+    except filelock.Timeout:
+        yield False
+        return
+    try:
+        yield True
     finally:
         lock.release()
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import yaml
+from filelock import FileLock
 
-from tasks.mending import keep, mend, mend_readers
+from stillhouse.errors import NightError
+from tasks.mending import keep, look, mend, mend_readers
 
 LOCK = {"schema": "2.0", "stages": {"one": {"cmd": "true", "outs": [{"path": "a", "md5": "0" * 32, "size": 1}]}}}
 
@@ -68,3 +71,44 @@ def test_dvc_itself_works_again(tmp_path: Path) -> None:
     assert mend(tmp_path) == ["dvc.lock"]
     mend_readers(SimpleNamespace(tmp_dir=str(tmp_path / ".dvc" / "tmp"), config={"core": {}}))
     assert "up to date" in dvc("status")
+
+
+def torn(root: Path) -> Path:
+    lock = write(root / "dvc.lock", yaml.safe_dump(LOCK))
+    (root / ".stillhouse").mkdir()
+    keep(root)
+    lock.write_text("stages: [\n")
+    return lock
+
+
+def reading(root: Path) -> str:
+    try:
+        return str(yaml.safe_load((root / "dvc.lock").read_text())["schema"])
+    except yaml.YAMLError as error:
+        raise NightError("torn") from error
+
+
+def test_a_reader_mends_what_a_killed_run_left(tmp_path: Path) -> None:
+    torn(tmp_path)
+    assert look(tmp_path, lambda: reading(tmp_path)) == "2.0"
+
+
+def test_a_reader_waits_for_a_run_that_is_writing_and_leaves_its_file_alone(tmp_path: Path) -> None:
+    lock = torn(tmp_path)
+    with FileLock(tmp_path / ".stillhouse" / "run.lock"):
+        later = threading.Timer(0.3, lambda: lock.write_text("schema: '3.0'\n"))
+        later.start()
+        assert look(tmp_path, lambda: reading(tmp_path)) == "3.0"
+
+
+def test_a_reader_says_what_else_is_wrong(tmp_path: Path) -> None:
+    write(tmp_path / "dvc.lock", yaml.safe_dump(LOCK))
+    looks = []
+
+    def fails() -> None:
+        looks.append(1)
+        raise NightError("another reason")
+
+    with pytest.raises(NightError, match="another reason"):
+        look(tmp_path, fails)
+    assert len(looks) == 1
