@@ -89,11 +89,15 @@ def merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any
 
 def settings(plan: Mapping[str, Any], name: str) -> dict[str, Any]:
     """Return the whole of ``params.yaml`` as the run ``name`` has it."""
-    params = merged(read_yaml(ROOT / "params.yaml"), plan["common"])
+    return merged(merged(read_yaml(ROOT / "params.yaml"), plan["common"]), _changes(plan, name))
+
+
+def _changes(plan: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """Return what the run ``name`` changes, by dotted name: its own changes over those of the runs that it is like."""
     run = plan["runs"][name]
-    for parent in run.get("like", []):
-        params = merged(params, plan["runs"][parent].get("params", {}))
-    return merged(params, run.get("params", {}))
+    return {key: value for parent in run.get("like", []) for key, value in _changes(plan, parent).items()} | run.get(
+        "params", {}
+    )
 
 
 def stage(name: str, params: Mapping[str, Any], **paths: Any) -> Mapping[str, Any]:

@@ -125,9 +125,21 @@ def model(place):
     """Return the cases of a model at ``place``, of either kind."""
     common = {"width": Case(12), "blocks": Case(2), "length": Case(4), "dropout": Case(0.4)}
     shared = {f"{place}.items": {"splits": 4, "codes": 4}}
-    common |= {"weights": Case("int8"), "items.splits": Case(2, given=shared), "items.codes": Case(3, given=shared)}
+    common |= {
+        "queries": Case(3),
+        "weights": Case("int8"),
+        "items.splits": Case(2, given=shared),
+        "items.codes": Case(3, given=shared),
+    }
     kinds = {
-        "transformer": {**common, "heads": Case(1), "kind": Case("gru", along={f"{place}.heads": DROP})},
+        "transformer": {
+            **common,
+            "heads": Case(1),
+            "positions": Case("rotary"),
+            "norm": Case("after"),
+            "gated": Case(True),
+            "kind": Case("gru", along={f"{place}.heads": DROP}),
+        },
         "gru": {**common, "kind": Case("transformer", along={f"{place}.heads": 1})},
     }
     return {f"{place}[{kind}].{name}": case for kind, cases in kinds.items() for name, case in cases.items()}
@@ -351,7 +363,7 @@ def bench(tmp_path_factory):
     graphs = {}
 
     def export_once(model, length):
-        form = str({name: (weight.dtype, weight.shape) for name, weight in model.state_dict().items()})
+        form = repr(model) + str({name: (weight.dtype, weight.shape) for name, weight in model.state_dict().items()})
         if form not in graphs:
             graphs[form] = export_graph(model, length)
         return copy.deepcopy(graphs[form])

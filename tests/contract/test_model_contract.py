@@ -17,6 +17,7 @@ from stillhouse.models.checkpoint import Header, load, save
 from stillhouse.models.fitted import Fitted
 from stillhouse.models.folds import fold_of
 from stillhouse.models.protocol import Recommender, SequenceModel
+from stillhouse.models.queries import best_product
 from stillhouse.params.agreement import has_item_table
 from stillhouse.params.model import (
     BidirectionalSpec,
@@ -47,6 +48,13 @@ SPECS: dict[str, TeacherSpec] = {
     "few bits": GruSpec(
         kind="gru", width=16, blocks=1, length=LENGTH, dropout=0.1, weights="int8", items={"splits": 4, "codes": 6}
     ),
+    "many queries": TransformerSpec(
+        kind="transformer", width=16, blocks=1, heads=2, length=LENGTH, dropout=0.1, queries=3, positions="rotary"
+    ),
+    "gated": TransformerSpec(
+        kind="transformer", width=16, blocks=2, heads=1, length=LENGTH, dropout=0.1, norm="after", gated=True
+    ),
+    "asking gru": GruSpec(kind="gru", width=16, blocks=1, length=LENGTH, dropout=0.1, queries=2),
     "bidirectional": BidirectionalSpec(
         kind="bidirectional", width=16, blocks=2, heads=2, length=LENGTH, dropout=0.1, last_share=1.0
     ),
@@ -177,7 +185,7 @@ def test_states_and_item_table_make_the_scores_where_there_are_any(spec: Teacher
         assert kept is states is None or torch.equal(kept, states)
     if states is not None and table is not None:
         expected = model.position_scores(HISTORIES)[:, 1:]
-        torch.testing.assert_close((states @ table.T)[:, 1:], expected, atol=1e-6, rtol=1e-5)
+        torch.testing.assert_close(best_product(states, table)[:, 1:], expected, atol=1e-6, rtol=1e-5)
 
 
 @torch.no_grad()

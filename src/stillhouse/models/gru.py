@@ -26,7 +26,7 @@ class Gru(SequenceModel):
 
     def __init__(self, spec: GruSpec, n_items: int) -> None:
         """Build the model that ``spec`` describes over ``n_items`` items."""
-        super().__init__(n_items, spec.width, spec.length)
+        super().__init__(n_items, spec.width, spec.length, spec.queries)
         between = spec.dropout if spec.blocks > 1 else 0.0
         self.dropout = Dropout(spec.dropout)
         self.recurrent = nn.GRU(spec.width, spec.width, spec.blocks, batch_first=True, dropout=between)

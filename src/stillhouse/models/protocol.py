@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from stillhouse.models.product_items import ProductItems
+from stillhouse.models.queries import Queries, best_product
 
 __all__ = ["EMBEDDING_STD", "PositionScorer", "Recommender", "Rows", "SequenceModel", "prefixes"]
 
@@ -127,7 +128,7 @@ class SequenceModel(Recommender):
     The item table is tied: the rows that go in are the rows that score.
     """
 
-    def __init__(self, n_items: int, width: int, length: int) -> None:
+    def __init__(self, n_items: int, width: int, length: int, queries: int = 1) -> None:
         """Make the item table of ``n_items`` + 1 rows; row 0 (padding) is zero and stays zero."""
         super().__init__(n_items, length)
         self.width = width
@@ -136,6 +137,7 @@ class SequenceModel(Recommender):
         with torch.no_grad():
             items.weight[0].zero_()
         self.items: nn.Embedding | ProductItems = items
+        self.queries = Queries(width, queries) if queries > 1 else None
 
     @abstractmethod
     def hidden(self, histories: Tensor) -> Tensor:
@@ -148,15 +150,21 @@ class SequenceModel(Recommender):
             float [B, L, width]; what stands at padded places means nothing, but is finite.
         """
 
+    def asked(self, state: Tensor) -> Tensor:
+        """Return the queries that ``state``, float [..., width], asks with: float [..., queries * width]."""
+        return state if self.queries is None else self.queries(state)
+
     def scores(self, hidden: Tensor) -> Tensor:
         """Return the score of every item for each state.
 
         Args:
-            hidden: float [..., width].
+            hidden: float [..., queries * width].
 
         Returns:
             float [..., n_items + 1], unbounded; column 0 is -inf.
         """
+        if self.queries is not None:
+            return best_product(hidden, self.items.weight) + self.mask
         if not self.training:
             return nn.functional.linear(hidden, self.items.weight, self.mask)
         # In training the table is large and adding a row to it costs a copy. No loss has a
@@ -174,13 +182,13 @@ class SequenceModel(Recommender):
         hidden = self.hidden(histories)
         last = ((histories != 0).sum(dim=1) - 1).clamp_min(0)
         at_last = last[:, None, None].expand(-1, 1, self.width)
-        return self.scores(hidden.gather(1, at_last).squeeze(1))
+        return self.scores(self.asked(hidden.gather(1, at_last).squeeze(1)))
 
     def position_hidden(self, histories: Tensor) -> Tensor:
-        """Return the state behind each of the N real positions, float [N, width]."""
+        """Return the state behind each of the N real positions, float [N, queries * width]."""
         hidden = self.hidden(histories).flatten(0, 1)
         real = (histories != 0).flatten().nonzero().squeeze(1)
-        return hidden if len(real) == len(hidden) else hidden.index_select(0, real)
+        return self.asked(hidden if len(real) == len(hidden) else hidden.index_select(0, real))
 
     def training_states(self, histories: Tensor, targets: Tensor) -> tuple[Tensor, Tensor | None]:
         """Return the states that a training step learns from, and which positions they are.
@@ -190,7 +198,7 @@ class SequenceModel(Recommender):
             targets: int64 [N], the event after each of the N real positions.
 
         Returns:
-            float [M, width] and int64 [M], ascending numbers in 0..N-1; ``None`` in place of the
+            float [M, queries * width] and int64 [M], ascending numbers in 0..N-1; ``None`` in place of the
             numbers: every position, in order. Here it is every position, each having seen what
             stands before its target; a model that learns another way chooses for itself.
         """

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from stillhouse.models.block import Block
+from stillhouse.models.block import Block, BlockStyle
 from stillhouse.models.dropout import Dropout
 from stillhouse.models.protocol import EMBEDDING_STD, SequenceModel
 from stillhouse.params.model import TransformerSpec
@@ -16,10 +16,10 @@ __all__ = ["Transformer"]
 
 
 class Transformer(SequenceModel):
-    """Self-attention over the events so far, with learned positions and tied item weights.
+    """Self-attention over the events so far, with tied item weights.
 
-    Position 0 is the oldest event of the window. Blocks are pre-norm, with GELU
-    in the feed-forward part.
+    Position 0 is the oldest event of the window. Positions are learned vectors or
+    rotations; blocks are as `BlockStyle` says.
 
     Source: W.-C. Kang, J. McAuley, "Self-Attentive Sequential Recommendation",
     ICDM 2018; trained here with full cross-entropy instead of sampled negatives.
@@ -27,17 +27,22 @@ class Transformer(SequenceModel):
 
     def __init__(self, spec: TransformerSpec, n_items: int) -> None:
         """Build the model that ``spec`` describes over ``n_items`` items."""
-        super().__init__(n_items, spec.width, spec.length)
-        self.positions = nn.Parameter(torch.empty(spec.length, spec.width))
-        nn.init.normal_(self.positions, std=EMBEDDING_STD)
+        super().__init__(n_items, spec.width, spec.length, spec.queries)
+        self.positions: nn.Parameter | None = None
+        if spec.positions == "learned":
+            self.positions = nn.Parameter(torch.empty(spec.length, spec.width))
+            nn.init.normal_(self.positions, std=EMBEDDING_STD)
         self.dropout = Dropout(spec.dropout)
-        self.blocks = nn.ModuleList(Block(spec.width, spec.heads, spec.dropout) for _ in range(spec.blocks))
+        style = BlockStyle(spec.positions == "rotary", spec.norm == "after", spec.gated)
+        self.blocks = nn.ModuleList(Block(spec.width, spec.heads, spec.dropout, style) for _ in range(spec.blocks))
         self.norm = nn.LayerNorm(spec.width)
 
     def hidden(self, histories: Tensor) -> Tensor:
         """Return the state after each event, float [B, L, width]."""
         events = self.items(histories) * math.sqrt(self.width)
-        state = self.dropout(events + self.positions[: histories.shape[1]])
+        if self.positions is not None:
+            events = events + self.positions[: histories.shape[1]]
+        state = self.dropout(events)
         for block in self.blocks:
             state = block(state)
         normed: Tensor = self.norm(state)

@@ -79,6 +79,8 @@ class _Servable(_Sized):
     """What its matrices are served in; with ``int8`` it learns with them rounded (`stillhouse.models.quantised`)."""
     items: ProductSpec | None = None
     """How items share the parts of their vectors; ``null``: each has a vector of its own."""
+    queries: int = pydantic.Field(1, ge=1, le=16)
+    """Vectors that ask the item table at each position; an item's score is the best of its products with them."""
 
     @pydantic.model_validator(mode="after")
     def _splits(self) -> Self:
@@ -86,11 +88,30 @@ class _Servable(_Sized):
             raise ValueError(f"items.splits must divide width, got {self.items.splits} splits of width {self.width}")
         return self
 
+    @property
+    def state_width(self) -> int:
+        """Numbers of the state at a position: all its queries."""
+        return self.width * self.queries
+
 
 class TransformerSpec(_Attentive, _Servable):
     """A causal transformer (`stillhouse.models.transformer`)."""
 
     kind: Literal["transformer"]
+    positions: Literal["learned", "rotary"] = "learned"
+    """How it knows where an event stands: a vector for each place, or attention that turns with the distance."""
+    norm: Literal["before", "after"] = "before"
+    """Where a layer's norms stand: before each of its two parts, or after what each is added to."""
+    gated: bool = False
+    """Whether each part of a layer is let through by a gate that is learnt."""
+
+    @pydantic.model_validator(mode="after")
+    def _turns(self) -> Self:
+        if self.positions == "rotary" and self.width // self.heads % 2:
+            raise ValueError(
+                f"rotary positions turn pairs, so heads must have an even width, got {self.width // self.heads}"
+            )
+        return self
 
 
 class GruSpec(_Servable):

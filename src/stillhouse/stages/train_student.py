@@ -93,7 +93,7 @@ def _objective(
         events,
         alpha=alpha_of(distillation.alpha),
         temperature=temperature_of(distillation.temperature),
-        methods=methods_of(distillation, store, params.student.model.width, params.seed),
+        methods=methods_of(distillation, store, params.student.model.state_width, params.seed),
         listening=listening_of(distillation),
         candidates=candidates,
     )

@@ -21,6 +21,7 @@ from torch.autograd.function import once_differentiable
 
 from stillhouse.distill.catalogue import Look
 from stillhouse.distill.protocol import Answer, Lesson, LossParts, Wanted
+from stillhouse.models.queries import Products, best_product
 
 __all__ = ["catalogue_loss", "sampled_loss"]
 
@@ -40,7 +41,8 @@ def catalogue_loss(
     """Return the loss of ``lesson`` on the scores ``hidden @ table.T``, ready for one backward call.
 
     Args:
-        hidden: float [N, width], states at N positions.
+        hidden: float [N, width], states at N positions; a multiple of the width where a state is several
+            queries, of which each score is the best product.
         table: float [n_items + 1, width], the rows that score; row 0 is padding.
         lesson: of the same N positions.
         learnt: what the objective itself learns; its gradients come with the others.
@@ -75,17 +77,21 @@ class _InParts(torch.autograd.Function):
         by_state = torch.zeros(hidden.shape, dtype=kept, device=hidden.device)
         by_row = torch.zeros(table.shape, dtype=kept, device=table.device)
         by_weight = [torch.zeros_like(weight) for weight in weights]
+        queries = hidden.shape[1] // table.shape[1]
+        parts = _parts(len(hidden), len(table) * queries, hidden.device.type)
+        product = Products(factors, queries, parts[0][1], kept)
         with torch.autocast(hidden.device.type, enabled=False):
-            for start, stop in _parts(len(hidden), len(table), hidden.device.type):
+            for start, stop in parts:
                 states = hidden[start:stop].detach().to(dtype)
-                scores = torch.mm(states, factors.T).to(kept)
+                scores = product.best(states)
                 found, slope, own, extra = _one(scores, hidden[start:stop].detach(), lesson, (start, stop), weights)
                 total += found.total.detach()
                 for name, value in found.parts.items():
                     sums[name] = sums[name] + value if name in sums else value.clone()
-                slope = slope.to(dtype)
-                by_state[start:stop] = torch.mm(slope, factors)
-                by_row += torch.mm(slope.T, states)
+                queried = torch.split(by_state[start:stop], table.shape[1], dim=1)
+                for of_query, (at_query, at_rows) in zip(queried, product.back(states, slope), strict=True):
+                    of_query.copy_(at_query)
+                    by_row += at_rows
                 if own is not None:
                     by_state[start:stop] += own
                 for kept_sum, gradient in zip(by_weight, extra, strict=True):
@@ -135,7 +141,7 @@ def sampled_loss(
     head, which count for themselves. Time and memory no longer grow with positions × items.
 
     Args:
-        hidden: float [N, width], states at N positions.
+        hidden: float [N, width], states at N positions, as for `catalogue_loss`.
         table: float [n_items + 1, width], the rows that score; row 0 is padding.
         lesson: of the same N positions; the first column of its wanted items holds the targets.
         negatives: at least 1; torch's generator draws them.
@@ -176,9 +182,11 @@ def _estimate(
     hidden: Tensor, n_items: int, each: Tensor, drawn: Tensor, rows: Tensor, wanted: Wanted, dtype: torch.dtype | None
 ) -> Answer:
     """Answer ``wanted`` of n positions from the rows of its items [n, M, width] and of those ``drawn``, ascending."""
-    scores = torch.einsum("nd,nmd->nm", hidden, each)
+    queries = hidden.view(len(hidden), hidden.shape[1] // rows.shape[1], rows.shape[1])
+    scores = torch.einsum("nqd,nmd->nqm", queries, each).amax(dim=1)
     factors = (hidden, rows) if dtype is None else (hidden.to(dtype), rows.to(dtype))
-    sample = torch.mm(factors[0], factors[1].T).to(hidden.dtype) + math.log(n_items / len(drawn))
+    best = best_product(*factors).to(hidden.dtype)
+    sample = best + math.log(n_items / len(drawn))
     target, at_target = wanted.items[:, :1], scores[:, :1]
     sample = sample.masked_fill(drawn == target, -torch.inf)
     every = torch.cat([at_target, sample], dim=1)
@@ -211,7 +219,7 @@ def _estimate(
         log_total=every.logsumexp(dim=1) if wanted.total else zero,
         log_unseen=unseen,
         log_tail=tail,
-        mean=(hidden @ rows.mean(dim=0)) if wanted.mean else zero,
+        mean=best.mean(dim=1) if wanted.mean else zero,
         top_items=top_items,
         top_scores=top_scores,
     )

@@ -120,7 +120,10 @@ def test_what_forbids_a_warm_start_is_named(previous: Path, tmp_path: Path) -> N
     other = TransformerSpec(kind="transformer", width=8, blocks=1, heads=1, length=5, dropout=0.0)
     assert why_cold(tmp_path / "nothing", SPEC) == "there is nothing from last night"
     assert why_cold(tmp_path / "ensemble" / "members" / "new", SPEC) == "there is nothing from last night"
-    assert why_cold(previous, other) == "the model changed: heads None → 1, kind gru → transformer, width 4 → 8"
+    assert why_cold(previous, other) == (
+        "the model changed: gated None → False, heads None → 1, kind gru → transformer, norm None → before, "
+        "positions None → learned, width 4 → 8"
+    )
 
 
 def test_another_dropout_rate_is_no_reason(previous: Path) -> None:

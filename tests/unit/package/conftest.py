@@ -14,6 +14,18 @@ from stillhouse.params.model import GruSpec, ModelSpec, TransformerSpec
 N_ITEMS = 40
 SPECS: dict[str, ModelSpec] = {
     "transformer": TransformerSpec(kind="transformer", width=8, blocks=1, heads=2, length=6, dropout=0.1),
+    "other style": TransformerSpec(
+        kind="transformer",
+        width=8,
+        blocks=1,
+        heads=2,
+        length=6,
+        dropout=0.1,
+        queries=3,
+        positions="rotary",
+        norm="after",
+        gated=True,
+    ),
     "gru": GruSpec(kind="gru", width=8, blocks=1, length=6, dropout=0.1),
 }
 

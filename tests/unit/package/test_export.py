@@ -35,7 +35,7 @@ def test_a_second_export_is_the_same_bytes(student: SequenceModel, graph: onnx.M
 def test_another_process_with_another_hash_seed_writes_the_same_bytes(
     student: SequenceModel, graph: onnx.ModelProto
 ) -> None:
-    if not isinstance(student, Transformer):
+    if not isinstance(student, Transformer) or student.queries is not None:
         pytest.skip("one model is enough: a process takes seconds")
     code = """
         import hashlib

@@ -21,6 +21,8 @@ def test_a_whole_student_costs_what_its_layers_cost(student: SequenceModel, grap
         attention = 2 * (2 * length * length * width)
         feed_forward = 2 * (2 * length * width * 2 * width)
         expected = projections + attention + feed_forward + scoring
+        if student.queries is not None:  # three of them, and a gate for each part of the layer
+            expected += 2 * (2 * length * width * width) + 2 * width * 4 * width * (1 + 3) + 2 * scoring
     assert flops_per_request(graph) == expected
 
 

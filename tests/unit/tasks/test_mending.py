@@ -84,7 +84,7 @@ def torn(root: Path) -> Path:
 def reading(root: Path) -> str:
     try:
         return str(yaml.safe_load((root / "dvc.lock").read_text())["schema"])
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, TypeError) as error:  # TypeError: cut off before its first word
         raise NightError("torn") from error
 
 
