@@ -261,9 +261,11 @@ class Memory(SoftTargets):
         vars(self).update(vars(store))
         self._all = vars(store.batch(np.arange(len(store)), temperature))
 
-    def batch(self, ids: np.ndarray, temperature: float, *, hidden: bool = False) -> TargetBatch:
+    def batch(self, ids: np.ndarray, temperature: float, *, hidden: bool = False, draws: bool = True) -> TargetBatch:
         """Return the rows ``ids``; the states of none are kept here, whether ``hidden`` asks for them or not."""
         whole = {name: array for name, array in self._all.items() if isinstance(array, np.ndarray)}
+        if not draws:
+            whole |= {name: whole[name][:, :0] for name in ("tail_items", "tail_scores", "tail_logq")}
         return TargetBatch(temperature, **{name: np.take(array, ids, axis=0) for name, array in whole.items()})
 
 

@@ -21,6 +21,13 @@ ROWS = Rows.drawn(positions=8, items=14)
 THEIRS = np.random.default_rng(2).normal(size=(8, 5))
 WIDTH = 3
 KINDS = {get_args(spec.model_fields["kind"].annotation)[0]: spec for spec in get_args(get_args(MethodSpec)[0])}
+#: Every kind, and those settings that change what a method looks at.
+FORMS = [
+    (kind, settings)
+    for kind, spec in KINDS.items()
+    for settings in ({}, {"standardise": True}, {"draws": False})
+    if settings.keys() <= spec.model_fields.keys()
+]
 #: Setting → another value, where doubling it and adding one says nothing or is none of its values.
 OTHERS = {"samples": 2, "decay": 1.0, "positions": 3, "k": 2}
 
@@ -119,6 +126,23 @@ def test_parts_of_any_size_give_the_same_loss_and_gradient(kind, size):
         losses.append([loss, *(parts[name] for name in sorted(parts))])
     torch.testing.assert_close(*losses)
     torch.testing.assert_close(*gradients, atol=1e-7, rtol=1e-5)
+
+
+@pytest.mark.parametrize("candidates", ["all", "unseen"])
+@pytest.mark.parametrize(("kind", "settings"), FORMS, ids=str)
+def test_what_it_does_not_ask_for_is_nothing_to_it(kind, settings, candidates):
+    found = []
+    for more in (False, True):
+        store = Remembered(ROWS, hidden=THEIRS)
+        spec = DistillationSpec(alpha=0.25, temperature=1.0, methods=[{"kind": kind, **settings}])
+        methods = methods_of(spec, store, WIDTH, seed=1)
+        for each in methods if more else ():
+            each.method.wants_draws = each.method.wants_unseen = each.method.wants_tail = True
+        one = MixedObjective(store, store, alpha=0.25, temperature=1.0, methods=methods, candidates=candidates)
+        states, table = student()
+        loss, parts = taught(one, states, table)
+        found.append([loss, *torch.autograd.grad(loss, [states, table]), *(parts[name] for name in sorted(parts))])
+    torch.testing.assert_close(*found)
 
 
 def test_the_same_step_teaches_the_same(kind):

@@ -145,8 +145,11 @@ class Remembered:
     def position_ids(self, users, steps):
         return np.where(np.isin(users, self._lacks), -1, users)
 
-    def batch(self, ids, temperature, *, hidden=False):
+    def batch(self, ids, temperature, *, hidden=False, draws=True):
         found = self._rows.batch(temperature)
+        if not draws:
+            none = {name: getattr(found, name)[:, :0] for name in ("tail_items", "tail_scores", "tail_logq")}
+            found = replace(found, **none)
         arrays = {name: value[ids] for name, value in vars(found).items() if isinstance(value, np.ndarray)}
         if hidden and self._hidden is not None:
             arrays["hidden"] = self._hidden[ids]

@@ -8,7 +8,7 @@ but float16's rounding of the sizes, the peak and the tail's log-sum-exps.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -94,6 +94,10 @@ class OpenRows:
         """Return these rows."""
         return OpenRows(**{name: np.take(array, rows, axis=0) for name, array in vars(self).items()})
 
+    def without_draws(self) -> OpenRows:
+        """Return the rows as they are, but S = 0."""
+        return replace(self, tail_items=self.tail_items[:, :0], tail_steps=self.tail_steps[:, :0])
+
     def scores(self) -> NDArray[np.float32]:
         """Return float32 [N, k]: the top's scores less the peak; -inf pads."""
         below = self.steps * -self.scale.astype(np.float32)[:, None]
@@ -107,7 +111,7 @@ class OpenRows:
 
     def tail_logq(self, logq: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return float32 [N, S]: ``logq`` [S] of each draw; +inf for an idle one, 0 where there is no tail."""
-        found = np.where(self.tail_steps & _IDLE, np.float32(np.inf), logq)
+        found = np.where(self.tail_steps & _IDLE, np.float32(np.inf), logq[: self.tail_steps.shape[1]])
         return np.where(self.tail_items == 0, np.float32(0.0), found)
 
 

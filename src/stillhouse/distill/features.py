@@ -24,6 +24,7 @@ class Features(Method):
 
     name = "feature_loss"
     reads_states = True
+    wants_draws = wants_unseen = wants_tail = False
 
     def __init__(self, width: int, teacher_width: int, *, cosine: bool = False, seed: int = 0) -> None:
         """Project states of ``width`` to ``teacher_width``; the first weights are drawn from ``seed``."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ["by_rank", "centred", "standardised"]
+__all__ = ["by_rank", "centred", "standardised", "with_spread"]
 
 #: Below this spread of a row's scores, standardising them would only lift noise.
 _LEAST_SPREAD = 1e-4
@@ -35,9 +35,15 @@ def standardised(scores: Tensor, real: Tensor) -> Tensor:
     >>> standardised(torch.tensor([[1.0, 3.0, 9.0]]), torch.tensor([[True, True, False]])).round(decimals=3)
     tensor([[-1.,  1.,  0.]])
     """
+    return with_spread(scores, real)[0]
+
+
+def with_spread(scores: Tensor, real: Tensor) -> tuple[Tensor, Tensor]:
+    """Return `standardised` scores and the deviation that they were divided by, float [n, 1]."""
     apart = centred(scores, real)
     variance = apart.square().sum(dim=1, keepdim=True) / real.sum(dim=1, keepdim=True).clamp_min(1)
-    return apart / (variance + _LEAST_SPREAD**2).sqrt()
+    spread = (variance + _LEAST_SPREAD**2).sqrt()
+    return apart / spread, spread
 
 
 def by_rank(real: Tensor, decay: float, samples: int | None) -> Tensor:

@@ -32,6 +32,7 @@ class Listwise(Method):
     """
 
     name = "listwise_loss"
+    wants_draws = False
 
     def __init__(self, *, samples: int | None = None, decay: float = 10.0) -> None:
         """Draw ``samples`` interesting items (``None``: all), with odds that fall over ``decay`` places."""

@@ -36,15 +36,16 @@ class Said:
     head: Tensor
     """float [n, K]: its scores of ``teacher.items``; -inf pads."""
     drawn: Tensor
-    """float [n, S]: its scores of ``teacher.tail_items``; -inf where there is no tail."""
+    """float [n, S]: its scores of ``teacher.tail_items``; -inf where there is no tail; S is 0 if nobody wants draws."""
     hidden: Tensor
     """float [n, width]: the student's states."""
     log_candidates: Tensor
     """float [n]: the student's log-sum-exp at temperature 1 over what the hard loss's softmax runs over."""
     log_unseen: Tensor
-    """float [n]: over the unseen items, at the teacher's temperature."""
+    """float [n]: over the unseen items, at the teacher's temperature; empty if nobody wants it."""
     log_tail: Tensor
-    """float [n]: over the unseen items outside ``teacher.items``, at that temperature; -inf for none."""
+    """float [n]: over the unseen items outside ``teacher.items``, at that temperature; -inf for none; empty if nobody
+    wants it."""
     top_items: Tensor | None = None
     """int64 [n, top]: the student's own best unseen items, best first; 0 pads."""
     top_scores: Tensor | None = None
@@ -67,6 +68,13 @@ class Method(ABC):
     """How many of the student's own best unseen items it wants to see."""
     reads_states: ClassVar[bool] = False
     """Whether it looks at the teacher's states, where the store holds them; they are read for such a method alone."""
+    wants_draws: bool = True
+    """Whether it looks at what was drawn from the tail: `Said.drawn` and the like of `TeacherRows`. What no method
+    looks at is not worked out."""
+    wants_unseen: bool = True
+    """Whether it looks at `Said.log_unseen`."""
+    wants_tail: bool = True
+    """Whether it looks at `Said.log_tail`."""
 
     def prepare(self, batch: PositionBatch, teacher: TeacherRows) -> Mapping[str, Tensor]:
         """Return what it needs beside `Said`, worked out once a batch: name → tensor [N, ...], cut with the positions.

@@ -80,6 +80,7 @@ class MixedObjective:
         self._store, self._listening = store, listening or Listening()
         self._methods = tuple(methods) or (WeightedMethod(Soft(), 1.0),)
         self._reads_states = any(each.method.reads_states for each in self._methods)
+        self._wants_draws = any(isinstance(each.method, Method) and each.method.wants_draws for each in self._methods)
         learnt = [each.method.weights for each in self._methods if isinstance(each.method, Method)]
         kept = [each for each in learnt if each is not None]
         self.weights = nn.ModuleList(kept) if kept else None
@@ -106,7 +107,9 @@ class MixedObjective:
         seen = None if self._before is None else self._before.at(batch.users, batch.steps)
         # A position that the store lacks borrows a row, whose items it may have seen: it says nothing of them.
         temperature = self._temperature_at(batch.progress, ids)
-        stored = self._store.batch(np.maximum(ids, 0), temperature, hidden=self._reads_states).silent_at(ids < 0)
+        stored = self._store.batch(
+            np.maximum(ids, 0), temperature, hidden=self._reads_states, draws=self._wants_draws
+        ).silent_at(ids < 0)
         teacher = TeacherRows.of(stored, device, wide, self._store.header.n_items, seen)
         held = torch.from_numpy(ids >= 0).to(device)
         said = _Batch(batch, teacher, held, seen)
@@ -177,14 +180,18 @@ class _MixedLesson:
         ]
         groups = [said.batch.targets.unsqueeze(1), teacher.items, teacher.tail_items]
         self._sizes = [group.shape[1] for group in groups]
+        own = [method for _, method in self._positions]
+        tail = any(method.wants_tail for method in own)
+        top = max((method.top for method in own), default=0)
+        apart = tail or top > 0 or any(method.wants_unseen for method in own)
         self.wanted = Wanted(
             items=torch.cat(groups, dim=1),
-            head=teacher.items,
-            head_at=1,
+            head=teacher.items if tail else None,
+            head_at=1 if tail else None,
             seen=said.seen,
-            temperatures=tuple(sorted({teacher.temperature, *(() if total else (1.0,))})),
+            temperatures=tuple(sorted({*((teacher.temperature,) if apart else ()), *(() if total else (1.0,))})),
             total=total,
-            top=max((method.top for _, method in self._positions), default=0),
+            top=top,
         )
         self._told = not self._states
 
@@ -202,6 +209,7 @@ class _MixedLesson:
         total = hard.dot(self._pull[start:stop])
         parts = {"hard_loss": hard.detach().dot(self._shares[start:stop])}
         batch, teacher = self._said.batch.part(start, stop), self._said.teacher.part(start, stop)
+        nothing = answer.scores.new_empty(0)
         for (_, method), own, pull in zip(self._positions, self._owns, self._pulls, strict=True):
             top = slice(0, method.top)
             said = Said(
@@ -213,8 +221,8 @@ class _MixedLesson:
                 drawn=drawn,
                 hidden=answer.hidden,
                 log_candidates=among,
-                log_unseen=answer.log_unseen[teacher.temperature],
-                log_tail=answer.log_tail[teacher.temperature],
+                log_unseen=answer.log_unseen.get(teacher.temperature, nothing),
+                log_tail=nothing if self.wanted.head is None else answer.log_tail[teacher.temperature],
                 top_items=None if answer.top_items is None else answer.top_items[:, top],
                 top_scores=None if answer.top_scores is None else answer.top_scores[:, top],
             )

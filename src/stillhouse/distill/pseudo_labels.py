@@ -29,6 +29,7 @@ class PseudoLabels(Method):
     """
 
     name = "pseudo_label_loss"
+    wants_draws = wants_unseen = wants_tail = False
 
     def __init__(self, k: int = 1, decay: float | None = None) -> None:
         """Take the first ``k`` items of the teacher's list, at least 1 (no more than the store holds)."""

@@ -36,6 +36,7 @@ class RankSampling(Method):
     """
 
     name = "rank_sampling_loss"
+    wants_draws = wants_tail = False
 
     def __init__(
         self, *, samples: int | None = None, decay: float = 10.0, spread: float = 1.0, shift: float = 0.0

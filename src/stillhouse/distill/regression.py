@@ -25,10 +25,11 @@ class Regression(Method):
     """
 
     name = "regression_loss"
+    wants_unseen = wants_tail = False
 
     def __init__(self, *, draws: bool = True, standardise: bool = False) -> None:
         """Compare scores over the head, with ``draws`` over what was drawn from the tail too."""
-        self._draws = draws
+        self._draws = self.wants_draws = draws
         self._scaled = standardised if standardise else centred
 
     def loss(self, said: Said) -> Tensor:

@@ -41,6 +41,7 @@ class Rejuvenated(Method):
     """
 
     name = "rejuvenated_loss"
+    wants_draws = wants_unseen = wants_tail = False
 
     def __init__(self, k: int, n_items: int, *, beta: float = 5.0, decay: float = 10.0) -> None:
         """Compare sets of ``k`` items, no more than the store holds a position, out of ``n_items``."""

@@ -33,7 +33,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from stillhouse.distill.catalogue import look
-from stillhouse.distill.heads import standardised
+from stillhouse.distill.heads import with_spread
 from stillhouse.distill.method import Method, Said
 from stillhouse.distill.protocol import Wanted
 from stillhouse.distill.seen import Seen
@@ -61,13 +61,14 @@ class Soft(Method):
     def __init__(self, *, standardise: bool = False) -> None:
         """Compare probabilities, or with ``standardise`` those of standardised scores."""
         self._standardise = standardise
+        self.wants_draws = self.wants_unseen = self.wants_tail = not standardise
 
     def loss(self, said: Said) -> Tensor:
         """Return the divergence at each position, float [n], without the factor temperature²."""
         if not self._standardise:
             return divergence(said.head, said.drawn, said.log_unseen, said.log_tail, said.teacher)
-        theirs, ours = (_standard_logs(scores, said.teacher) for scores in (said.teacher.scores, said.head))
-        return (theirs.exp() * (theirs - ours)).masked_fill(said.teacher.padding, 0.0).sum(dim=1)
+        found: Tensor = _Standardised.apply(said.head, said.teacher)  # type: ignore[no-untyped-call]
+        return found
 
     def scale(self, temperature: float) -> float:
         """Return temperature²."""
@@ -173,9 +174,35 @@ def _inside(scores: Tensor, tail: Tensor, none: Tensor, temperature: float) -> T
     return (cooled - tail.unsqueeze(1)).masked_fill_(none, 0.0)
 
 
-def _standard_logs(scores: Tensor, teacher: TeacherRows) -> Tensor:
-    """Return log-probabilities of the head's standardised scores among themselves, float [n, K]."""
-    real = ~teacher.padding
-    apart = standardised(scores, real) / teacher.temperature
-    empty = ~real.any(dim=1, keepdim=True)
-    return apart.masked_fill(~real & ~empty, -torch.inf).log_softmax(dim=1)
+class _Standardised(torch.autograd.Function):
+    """The divergence of the softmaxes of both sides' standardised scores, with its gradient written down."""
+
+    @staticmethod
+    def forward(ctx: Any, head: Tensor, teacher: TeacherRows) -> Tensor:
+        t, real = teacher.temperature, ~teacher.padding
+        theirs, _ = with_spread(teacher.scores, real)
+        ours, spread = with_spread(head, real)
+        asked, given = _log_shares(theirs, teacher.padding, t), _log_shares(ours, teacher.padding, t)
+        wanted = asked.exp()
+        loss: Tensor = torch.linalg.vecdot(wanted, asked.sub_(given).masked_fill_(teacher.padding, 0.0))
+        ctx.temperature = t
+        ctx.save_for_backward(given.exp_().sub_(wanted), ours, spread, real)
+        return loss
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        slope, apart, spread, real = ctx.saved_tensors
+        count = real.sum(dim=1, keepdim=True).clamp_min(1)
+        # Through the deviation and the mean: what moves all scores alike, or spreads them, moves no standardised one.
+        along = (slope * apart).sum(dim=1, keepdim=True) / count
+        inner = (slope - apart * along) / spread
+        inner -= inner.sum(dim=1, keepdim=True) / count
+        return inner.masked_fill_(~real, 0.0).mul_((gradient / ctx.temperature).unsqueeze(1)), None
+
+
+def _log_shares(apart: Tensor, padding: Tensor, temperature: float) -> Tensor:
+    """Return the log-softmax of a row's real places, float [n, K]; -inf at padding, and 0 all along an empty row."""
+    empty = padding.all(dim=1, keepdim=True)
+    cooled = apart / temperature
+    return cooled.masked_fill_(padding & ~empty, -torch.inf).log_softmax(dim=1).masked_fill_(empty, 0.0)

@@ -171,13 +171,14 @@ class SoftTargets:
         inside = known & (behind >= 0) & (behind < self._index.offsets[safe + 1] - start)
         return np.where(inside, start + behind, -1)
 
-    def batch(self, ids: Int, temperature: float, *, hidden: bool = False) -> TargetBatch:
+    def batch(self, ids: Int, temperature: float, *, hidden: bool = False, draws: bool = True) -> TargetBatch:
         """Return what stands at the rows ``ids``.
 
         Args:
             ids: int64 [N], rows as `position_ids` gives them, none of them negative.
             temperature: one of the store's.
             hidden: read the teacher's states too, where the store holds them.
+            draws: read what was drawn from the tail; otherwise S is 0.
 
         Raises:
             StoreError: the store was not written for ``temperature``.
@@ -186,7 +187,7 @@ class SoftTargets:
         column = self.header.temperature_column(temperature)
         if len(ids) and (ids.min() < 0 or ids.max() >= len(self)):
             raise IndexError(f"rows must be within 0..{len(self) - 1}, got {ids.min()}..{ids.max()}")
-        rows = self._rows(ids)
+        rows = self._rows(ids, draws=draws)
         return TargetBatch(
             temperature=temperature,
             items=rows.items.astype(np.int64),
@@ -203,14 +204,15 @@ class SoftTargets:
         states: Float = self._gather(ids, [HIDDEN])[HIDDEN].astype(np.float32)
         return states
 
-    def _rows(self, ids: Int) -> OpenRows:
+    def _rows(self, ids: Int, *, draws: bool) -> OpenRows:
         if not self._fits:
-            return self._opened(ids)
+            found = self._opened(ids)
+            return found if draws else found.without_draws()
         if self._cached is None:
             ranges = np.arange(0, len(self) + _AT_ONCE, _AT_ONCE).clip(max=len(self))
             parts = (self._opened(np.arange(start, stop)) for start, stop in pairwise(ranges.tolist()))
             self._cached = OpenRows.joined(parts, len(self), self.header.code)
-        return self._cached.take(ids)
+        return (self._cached if draws else self._cached.without_draws()).take(ids)
 
     def _opened(self, ids: Int) -> OpenRows:
         """Decode the rows ``ids``.
@@ -287,7 +289,7 @@ class LayeredTargets(SoftTargets):
             unknown &= ~layer.holds(users)
         return found
 
-    def batch(self, ids: Int, temperature: float, *, hidden: bool = False) -> TargetBatch:
+    def batch(self, ids: Int, temperature: float, *, hidden: bool = False, draws: bool = True) -> TargetBatch:
         """Return what stands at the rows ``ids``; takes and raises what the batch of one store does."""
         if len(ids) and (ids.min() < 0 or ids.max() >= len(self)):
             raise IndexError(f"rows must be within 0..{len(self) - 1}, got {ids.min()}..{ids.max()}")
@@ -295,7 +297,7 @@ class LayeredTargets(SoftTargets):
         touched = np.unique(owner).tolist() or [0]
         places = [np.flatnonzero(owner == number) for number in touched]
         parts = [
-            self._layers[number].batch(ids[rows] - self._bounds[number], temperature, hidden=hidden)
+            self._layers[number].batch(ids[rows] - self._bounds[number], temperature, hidden=hidden, draws=draws)
             for number, rows in zip(touched, places, strict=True)
         ]
         return parts[0] if len(parts) == 1 else _merged(parts, places)

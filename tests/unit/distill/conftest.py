@@ -55,8 +55,8 @@ class Exact(SoftTargets):
         vars(self).update(vars(store))
         self._made = made
 
-    def batch(self, ids: np.ndarray, temperature: float, *, hidden: bool = False) -> TargetBatch:
-        found, header = super().batch(ids, temperature, hidden=hidden), self.header
+    def batch(self, ids: np.ndarray, temperature: float, *, hidden: bool = False, draws: bool = True) -> TargetBatch:
+        found, header = super().batch(ids, temperature, hidden=hidden, draws=draws), self.header
         scores = self._made.scores[ids].astype(np.float64)
         scores[:, 0] = -np.inf
         if not header.repeat_items:

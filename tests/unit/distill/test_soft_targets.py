@@ -73,6 +73,16 @@ def test_decoded_once_or_batch_by_batch_the_store_says_the_same(make_store):
     assert piece._cached is None
 
 
+@pytest.mark.parametrize("cache_bytes", [0, 1 << 20])
+def test_without_its_draws_a_batch_is_what_it_is_with_them(make_store, cache_bytes):
+    store = make_store(LENGTHS, k=8, n_items=40).open(cache_bytes=cache_bytes)
+    asked = np.array([15, 0, 7, 7, 3, 12])
+    whole, part = store.batch(asked, 2.0), store.batch(asked, 2.0, draws=False)
+    for name, array in vars(whole).items():
+        drawn = name.startswith("tail_") and name != "tail_lse"
+        assert np.array_equal(array[:, :0] if drawn else array, getattr(part, name)), name
+
+
 def test_rows_come_in_the_order_asked_for_whatever_shard_they_stand_in(make_store):
     made = make_store(LENGTHS)
     store = made.open()
