@@ -25,7 +25,18 @@ __all__ = ["Layer", "Standing", "standing"]
 Int = NDArray[np.int64]
 
 #: What may differ between tonight's header and that of a layer: whose targets they are, not how they are cut.
-_OWN = {"teacher", "vocabulary", "inputs", "n_items", "n_users", "positions", "index_sha256", "shards", "layers"}
+_OWN = {
+    "teacher",
+    "vocabulary",
+    "inputs",
+    "n_items",
+    "n_users",
+    "positions",
+    "index_sha256",
+    "items_sha256",
+    "shards",
+    "layers",
+}
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import safetensors
@@ -15,12 +16,13 @@ from stillhouse.errors import StoreError
 __all__ = ["read_item_table", "truncated"]
 
 
-def read_item_table(store: Path, n_items: int) -> Tensor:
+def read_item_table(store: Path, n_items: int, sha256: str | None = None) -> Tensor:
     """Return the teacher's item table from the soft-target store in ``store``.
 
     Args:
         store: the directory of the store.
         n_items: items of tonight's vocabulary.
+        sha256: of the table's file, as the store's header has it; ``None``: not compared.
 
     Returns:
         float32 [n_items + 1, teacher's width]; row 0 is padding.
@@ -30,7 +32,13 @@ def read_item_table(store: Path, n_items: int) -> Tensor:
     """
     file = store / ITEMS
     try:
-        table: Tensor = safetensors.torch.load(file.read_bytes())["items"].float()
+        found = file.read_bytes()
+        if sha256 is not None and hashlib.sha256(found).hexdigest() != sha256:
+            raise StoreError(
+                f"{file} must be what the store's header says (SHA-256 {sha256[:12]}…), found other bytes: "
+                "export the soft targets again"
+            )
+        table: Tensor = safetensors.torch.load(found)["items"].float()
     except FileNotFoundError:
         raise StoreError(
             f"the soft-target store must hold the teacher's item table for start: teacher_items, found no {ITEMS} in "

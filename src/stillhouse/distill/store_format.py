@@ -110,6 +110,8 @@ class StoreHeader(_Entry):
     """Numbers of the teacher's state at each position; 0: its states are not kept."""
     positions: int = pydantic.Field(ge=0)
     index_sha256: str = pydantic.Field(pattern=r"^[0-9a-f]{64}$")
+    items_sha256: str | None = pydantic.Field(None, pattern=r"^[0-9a-f]{64}$")
+    """Of the teacher's item table; ``null``: the teacher has none."""
     shards: tuple[ShardEntry, ...] = pydantic.Field(strict=False)
     layers: tuple[LayerEntry, ...] = pydantic.Field((), strict=False)
     """What earlier teachers said, the latest first; no positions of theirs are counted above."""

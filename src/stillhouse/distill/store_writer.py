@@ -192,10 +192,15 @@ class StoreWriter:
         counts, first, held = np.zeros((3, self._header.n_users), dtype=np.int64)
         counts[plan.users], first[plan.users], held[plan.users] = plan.counts, plan.first, digests[plan.users]
         write_index(built / INDEX, counts, first, held, self._strata)
+        filled = {
+            "shards": tuple(entries),
+            "positions": int(plan.counts.sum()),
+            "index_sha256": sha256_file(built / INDEX),
+        }
         if items is not None:
             write_tensors(built / ITEMS, {"items": items})
-        filled = {"shards": tuple(entries), "positions": int(plan.counts.sum())}
-        header = self._header.model_copy(update=filled | {"index_sha256": sha256_file(built / INDEX)})
+            filled["items_sha256"] = sha256_file(built / ITEMS)
+        header = self._header.model_copy(update=filled)
         write_bytes(built / HEADER, header.json_bytes())
         _move(built, target)
         return header
@@ -209,7 +214,7 @@ class StoreWriter:
 
 def _unfilled(header: StoreHeader) -> StoreHeader:
     """``header`` as it was before anything was written."""
-    return header.model_copy(update={"positions": 0, "index_sha256": _UNWRITTEN, "shards": ()})
+    return header.model_copy(update={"positions": 0, "index_sha256": _UNWRITTEN, "items_sha256": None, "shards": ()})
 
 
 def _link_layer(layer: Layer, target: Path) -> None:

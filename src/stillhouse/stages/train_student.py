@@ -62,7 +62,7 @@ def train_student(
     distillation = params.student.distillation or params.distillation
     begin = None
     if distillation.start == "teacher_items":
-        begin = partial(start_from, table=read_item_table(soft_targets, words.n_items))
+        begin = partial(start_from, table=read_item_table(soft_targets, words.n_items, store.header.items_sha256))
     own = params.student.training is not None
     apprentice = Apprentice(
         spec=params.student.model,

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -60,6 +61,12 @@ def test_a_missing_damaged_or_foreign_table_is_refused_in_one_line(tmp_path):
     write(tmp_path, other=TABLE)
     with pytest.raises(StoreError, match="damaged"):
         read_item_table(tmp_path, 8)
+    write(tmp_path, items=TABLE)
+    whole = hashlib.sha256((tmp_path / ITEMS).read_bytes()).hexdigest()
+    assert torch.equal(read_item_table(tmp_path, 8, whole), TABLE)
+    write(tmp_path, items=TABLE + 1.0)
+    with pytest.raises(StoreError, match="found other bytes: export the soft targets again"):
+        read_item_table(tmp_path, 8, whole)
     (tmp_path / ITEMS).write_bytes(b"cut off")
     with pytest.raises(StoreError, match="damaged"):
         read_item_table(tmp_path, 8)
