@@ -89,15 +89,15 @@ def merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any
 
 def settings(plan: Mapping[str, Any], name: str) -> dict[str, Any]:
     """Return the whole of ``params.yaml`` as the run ``name`` has it."""
-    return merged(merged(read_yaml(ROOT / "params.yaml"), plan["common"]), _changes(plan, name))
+    return _changed(plan, name, merged(read_yaml(ROOT / "params.yaml"), plan["common"]))
 
 
-def _changes(plan: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """Return what the run ``name`` changes, by dotted name: its own changes over those of the runs that it is like."""
+def _changed(plan: Mapping[str, Any], name: str, params: dict[str, Any]) -> dict[str, Any]:
+    """Return ``params`` with what the runs change that ``name`` is like, and then what itself does."""
     run = plan["runs"][name]
-    return {key: value for parent in run.get("like", []) for key, value in _changes(plan, parent).items()} | run.get(
-        "params", {}
-    )
+    for parent in run.get("like", []):
+        params = _changed(plan, parent, params)
+    return merged(params, run.get("params", {}))
 
 
 def stage(name: str, params: Mapping[str, Any], **paths: Any) -> Mapping[str, Any]:

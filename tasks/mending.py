@@ -64,21 +64,37 @@ def mend(root: Path) -> list[str]:
 def look(root: Path, reading: Callable[[], T]) -> T:
     """Return what ``reading`` returns, for a reader that does not hold the workspace.
 
-    A file that a run is rewriting at this moment is read again; one that a killed run left half written is mended.
+    A file that is being rewritten at this moment, by a run or by DVC itself, is read again; one that a killed run left
+    half written is mended.
 
     Raises:
         NightError: ``reading`` fails, and not for such a file.
     """
-    deadline = time.monotonic() + _PATIENCE
+    deadline, whole = time.monotonic() + _PATIENCE, 0
     while True:
         try:
             return reading()
         except NightError:
             with exclusive_for_a_moment(root) as held:
-                mended = held and bool(mend(root))
-            if (held and not mended) or time.monotonic() > deadline:
+                mended = _mend_beside_dvc(root) if held else None
+            # Whole now, though it was not when it was read: it may have been finished in between, once.
+            whole += mended == []
+            if whole > 1 or time.monotonic() > deadline:
                 raise
-            time.sleep(0 if held else 0.1)
+            if mended is None:
+                time.sleep(0.1)
+
+
+def _mend_beside_dvc(root: Path) -> list[str] | None:
+    """`mend` while nobody else's DVC works in the workspace; ``None``: somebody's does."""
+    from dvc.lock import LockError
+    from dvc.repo import Repo
+
+    try:
+        with Repo(str(root)) as repo, repo.lock:
+            return mend(root)
+    except LockError:
+        return None
 
 
 def mend_readers(repository: Any) -> None:

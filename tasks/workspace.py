@@ -25,6 +25,9 @@ __all__ = ["TOKEN", "exclusive", "exclusive_for_a_moment", "sweep"]
 #: Environment variable that marks every process that a run starts.
 TOKEN = "STILLHOUSE_RUN_TOKEN"  # noqa: S105  # a mark, not a secret
 
+#: Seconds that a run waits for the workspace before it is refused.
+_MOMENT = 2.0
+
 _WATCH = """
 import os, select, sys
 from tasks.workspace import sweep
@@ -48,7 +51,8 @@ def exclusive(root: Path) -> Iterator[None]:
     """
     state = root / STATE
     state.mkdir(exist_ok=True)
-    lock = filelock.FileLock(state / "run.lock", blocking=False)
+    # Whoever reads the workspace may hold it for a moment.
+    lock = filelock.FileLock(state / "run.lock", timeout=_MOMENT)
     note = state / "run.json"
     try:
         lock.acquire()

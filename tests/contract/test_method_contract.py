@@ -16,6 +16,7 @@ from stillhouse.distill.methods import methods_of
 from stillhouse.distill.mixed import MixedObjective
 from stillhouse.errors import StoreError
 from stillhouse.params.distillation import DistillationSpec, MethodSpec
+from stillhouse.train.softmax import sampled_loss
 
 ROWS = Rows.drawn(positions=8, items=14)
 THEIRS = np.random.default_rng(2).normal(size=(8, 5))
@@ -128,9 +129,10 @@ def test_parts_of_any_size_give_the_same_loss_and_gradient(kind, size):
     torch.testing.assert_close(*gradients, atol=1e-7, rtol=1e-5)
 
 
+@pytest.mark.parametrize("sampled", [False, True])
 @pytest.mark.parametrize("candidates", ["all", "unseen"])
 @pytest.mark.parametrize(("kind", "settings"), FORMS, ids=str)
-def test_what_it_does_not_ask_for_is_nothing_to_it(kind, settings, candidates):
+def test_what_it_does_not_ask_for_is_nothing_to_it(kind, settings, candidates, sampled):
     found = []
     for more in (False, True):
         store = Remembered(ROWS, hidden=THEIRS)
@@ -140,7 +142,12 @@ def test_what_it_does_not_ask_for_is_nothing_to_it(kind, settings, candidates):
             each.method.wants_draws = each.method.wants_unseen = each.method.wants_tail = True
         one = MixedObjective(store, store, alpha=0.25, temperature=1.0, methods=methods, candidates=candidates)
         states, table = student()
-        loss, parts = taught(one, states, table)
+        if sampled:
+            torch.manual_seed(0)
+            said = sampled_loss(states, table, one.lesson(Remembered(ROWS).positions()), 4)
+            loss, parts = said.total, said.parts
+        else:
+            loss, parts = taught(one, states, table)
         found.append([loss, *torch.autograd.grad(loss, [states, table]), *(parts[name] for name in sorted(parts))])
     torch.testing.assert_close(*found)
 

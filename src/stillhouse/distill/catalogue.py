@@ -75,6 +75,7 @@ class Look:
     def __init__(self, scores: Tensor, wanted: Wanted) -> None:
         """Look at ``scores``, float [n, n_items + 1], which is used up; column 0 is never a candidate."""
         self._wanted, self._columns = wanted, scores.shape[1]
+        self._head = wanted.head if wanted.tail else None
         scores[:, 0] = -torch.inf
         self.scores = scores.gather(1, wanted.items)
         self._none = scores.new_zeros(len(scores))
@@ -154,14 +155,14 @@ class Look:
             self._cells.fill(exps, 0.0)
         if wanted.top and apart and self.top_items is None:
             self._take_top(exps, temperature)
-        if apart and wanted.head is not None:
-            head = self._head_of(exps, wanted.head, temperature)
-            exps.scatter_(1, wanted.head, 0.0)
+        if apart and self._head is not None:
+            head = self._head_of(exps, self._head, temperature)
+            exps.scatter_(1, self._head, 0.0)
         tail = exps.sum(dim=1)
         unseen = (tail if head is None else tail + head.sum(dim=1)).clamp_min(_LEAST)
-        if apart and wanted.head is not None:
+        if apart and self._head is not None:
             # Exactly 0 means that there is no tail; next to nothing is counted as next to nothing.
-            tail = self._without_tailless(tail.clamp_min(_LEAST), wanted.head)
+            tail = self._without_tailless(tail.clamp_min(_LEAST), self._head)
         total = unseen if seen is None or self._cells is None else unseen + self._cells.sums(seen)
         return _Table(exps, head, seen, total, unseen, tail)
 
@@ -207,10 +208,10 @@ class Look:
         if tail is not None:
             of_tail = of_unseen + tail / table.tail.masked_fill(table.tail == 0, torch.inf)
         exps = table.exps.mul_((of_tail / temperature).unsqueeze(1))
-        if table.head is not None and self._wanted.head is not None:
+        if table.head is not None and self._head is not None:
             at_head = table.head.mul_((of_unseen / temperature).unsqueeze(1))
             if self._wanted.head_at is None:
-                exps.scatter_(1, self._wanted.head, at_head)
+                exps.scatter_(1, self._head, at_head)
             else:
                 self._at_head = at_head if self._at_head is None else self._at_head.add_(at_head)
         if table.seen is not None and total is not None and self._cells is not None:

@@ -186,8 +186,9 @@ class _MixedLesson:
         apart = tail or top > 0 or any(method.wants_unseen for method in own)
         self.wanted = Wanted(
             items=torch.cat(groups, dim=1),
-            head=teacher.items if tail else None,
-            head_at=1 if tail else None,
+            head=teacher.items,
+            head_at=1,
+            tail=tail,
             seen=said.seen,
             temperatures=tuple(sorted({*((teacher.temperature,) if apart else ()), *(() if total else (1.0,))})),
             total=total,
@@ -222,7 +223,7 @@ class _MixedLesson:
                 hidden=answer.hidden,
                 log_candidates=among,
                 log_unseen=answer.log_unseen.get(teacher.temperature, nothing),
-                log_tail=nothing if self.wanted.head is None else answer.log_tail[teacher.temperature],
+                log_tail=answer.log_tail[teacher.temperature] if self.wanted.tail else nothing,
                 top_items=None if answer.top_items is None else answer.top_items[:, top],
                 top_scores=None if answer.top_scores is None else answer.top_scores[:, top],
             )

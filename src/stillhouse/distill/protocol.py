@@ -64,6 +64,9 @@ class Wanted:
     """int64 [N, K]: items that are no part of the *tail*; 0 pads, no item stands twice in a row."""
     head_at: int | None = None
     """Column of ``items`` at which the head stands, if it does: it is then not looked up twice."""
+    tail: bool = True
+    """Whether the sums over the tail are wanted; otherwise a head says only which items an estimate from draws must
+    not leave to chance."""
     seen: Seen | tuple[Tensor, Tensor] | None = None
     """What a position has seen, as runs or as (rows ascending, items), int64 [P] each; no pair stands twice or in the
     head."""

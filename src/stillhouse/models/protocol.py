@@ -28,7 +28,7 @@ class PositionScorer:
     score: Callable[[Rows], Tensor]
     """Gives the scores of some positions, float [n, n_items + 1]."""
     states: Tensor | None = None
-    """float [N, width]: the state behind each position, as `Recommender.position_hidden` gives it; ``None``: there is
+    """float [N, queries * width]: the state behind each position, as `Recommender.position_hidden` gives it; ``None``: there is
     no such thing."""
 
     def __call__(self, some: Rows) -> Tensor:

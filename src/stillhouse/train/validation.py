@@ -20,7 +20,8 @@ __all__ = ["ValidationSet"]
 
 #: Most rows scored at once.
 _BATCH = 512
-#: Most scores held at once (rows × items): 256 MiB of float32, whatever the catalogue is.
+#: Most scores held at once (rows × items): a table of 256 MiB of float32, whatever the catalogue is. A model of several
+#: queries holds three such tables.
 _CELLS = 1 << 26
 
 Ints = npt.NDArray[np.int64]

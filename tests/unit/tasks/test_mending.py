@@ -10,6 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 import yaml
+from dvc.repo import Repo
 from filelock import FileLock
 
 from stillhouse.errors import NightError
@@ -74,6 +75,8 @@ def test_dvc_itself_works_again(tmp_path: Path) -> None:
 
 
 def torn(root: Path) -> Path:
+    subprocess.run(["git", "init", "-q"], cwd=root, check=True)
+    Repo.init(str(root))
     lock = write(root / "dvc.lock", yaml.safe_dump(LOCK))
     (root / ".stillhouse").mkdir()
     keep(root)
@@ -102,6 +105,7 @@ def test_a_reader_waits_for_a_run_that_is_writing_and_leaves_its_file_alone(tmp_
 
 
 def test_a_reader_says_what_else_is_wrong(tmp_path: Path) -> None:
+    torn(tmp_path)
     write(tmp_path / "dvc.lock", yaml.safe_dump(LOCK))
     looks = []
 
@@ -111,4 +115,28 @@ def test_a_reader_says_what_else_is_wrong(tmp_path: Path) -> None:
 
     with pytest.raises(NightError, match="another reason"):
         look(tmp_path, fails)
-    assert len(looks) == 1
+    assert len(looks) == 2  # it might have been torn when it was read, and whole a moment later
+
+
+def test_a_reader_that_came_between_two_states_looks_again(tmp_path: Path) -> None:
+    lock = torn(tmp_path)
+    looks = []
+
+    def finished_in_between() -> str:
+        looks.append(1)
+        if len(looks) == 1:
+            try:
+                return reading(tmp_path)
+            finally:
+                lock.write_text(yaml.safe_dump(LOCK | {"schema": "3.0"}))
+        return reading(tmp_path)
+
+    assert look(tmp_path, finished_in_between) == "3.0"
+
+
+def test_a_reader_leaves_alone_what_dvc_itself_is_writing(tmp_path: Path) -> None:
+    lock = torn(tmp_path)
+    with Repo(str(tmp_path)) as repo, repo.lock:
+        later = threading.Timer(0.3, lambda: lock.write_text("schema: '3.0'\n"))
+        later.start()
+        assert look(tmp_path, lambda: reading(tmp_path)) == "3.0"
