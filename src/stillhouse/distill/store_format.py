@@ -111,7 +111,7 @@ class StoreHeader(_Entry):
     positions: int = pydantic.Field(ge=0)
     index_sha256: str = pydantic.Field(pattern=r"^[0-9a-f]{64}$")
     items_sha256: str | None = pydantic.Field(None, pattern=r"^[0-9a-f]{64}$")
-    """Of the teacher's item table; ``null``: the teacher has none, or the store is of a time when none was kept here."""
+    """Of the teacher's item table; ``null``: the teacher has none, or the store is older than this key."""
     shards: tuple[ShardEntry, ...] = pydantic.Field(strict=False)
     layers: tuple[LayerEntry, ...] = pydantic.Field((), strict=False)
     """What earlier teachers said, the latest first; no positions of theirs are counted above."""

@@ -28,8 +28,8 @@ class PositionScorer:
     score: Callable[[Rows], Tensor]
     """Gives the scores of some positions, float [n, n_items + 1]."""
     states: Tensor | None = None
-    """float [N, queries * width]: the state behind each position, as `Recommender.position_hidden` gives it; ``None``: there is
-    no such thing."""
+    """float [N, queries * width]: the state behind each position, as `Recommender.position_hidden` gives it;
+    ``None``: there is no such thing."""
 
     def __call__(self, some: Rows) -> Tensor:
         """Return the scores of ``some`` positions, float [n, n_items + 1]."""
