@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -43,11 +44,12 @@ _CHUNK = 1 << 20
 def replacing(path: Path) -> Iterator[Path]:
     """Give a temporary name beside ``path``; on success its bytes become ``path`` at once.
 
+    Several threads and processes may write one path: each has a name of its own, and the last to end stands.
     The temporary file is flushed to disk before the move, so that a power cut
     leaves no empty file under the final name. On an error it is removed and
     ``path`` stays as it was.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.tmp")
     try:
         yield temporary
         with temporary.open("rb+") as file:

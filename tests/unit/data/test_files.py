@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pyarrow as pa
@@ -55,6 +57,21 @@ def test_a_write_replaces_what_was_there(tmp_path: Path):
     write_bytes(tmp_path / "a", b"a long old text")
     write_bytes(tmp_path / "a", b"new")
     assert (tmp_path / "a").read_bytes() == b"new"
+
+
+def test_threads_that_write_one_path_at_once_do_not_take_each_others_file(tmp_path: Path):
+    path, both = tmp_path / "a", threading.Barrier(2)
+
+    def write(text: bytes) -> None:
+        with replacing(path) as temporary:
+            temporary.write_bytes(text)
+            both.wait(timeout=30)
+
+    with ThreadPoolExecutor(2) as pool:
+        for one in [pool.submit(write, b"first"), pool.submit(write, b"second")]:
+            one.result(timeout=30)
+    assert path.read_bytes() in {b"first", b"second"}
+    assert [file.name for file in tmp_path.iterdir()] == ["a"]
 
 
 def test_file_digest_is_sha256_of_the_bytes(tmp_path: Path):
