@@ -152,11 +152,11 @@ def train_one(plan: Mapping[str, Any], name: str, seed: int, work: Path) -> None
         else:
             store = _store(params, teacher, common)
         figures = _student(params, folder, common, log, resume, store, run)
-    epochs = [each["epoch_seconds"] for each in log.epochs]
+    epochs = [each["epoch_seconds"] for each in log.epochs if "epoch_seconds" in each]  # not those before a kill
     figures |= {
         "seconds": time.monotonic() - began,
         "epoch_seconds": float(np.median(epochs)) if epochs else None,
-        "epochs": len(epochs),
+        "epochs": len(log.epochs),
         "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
         "role": run["role"],
         "seed": seed,

@@ -1,6 +1,7 @@
 """Workspaces for whole nights, made once a session and copied for each test."""
 
 import contextlib
+import json
 import os
 import shutil
 import socket
@@ -9,6 +10,7 @@ import sys
 import time
 import urllib.request
 from pathlib import Path
+from types import SimpleNamespace
 
 import filelock
 import pytest
@@ -16,23 +18,69 @@ from workspaces import TINY, Workspace, clone, make_workspace
 
 
 @pytest.fixture(scope="session")
-def template(tmp_path_factory, worker_id):
-    """A workspace in which one tiny night has closed; made once for all workers."""
+def once(tmp_path_factory, worker_id):
+    """Give a function that makes a workspace once for all test processes: ``once(name, make)`` → (workspace, notes).
+
+    ``make`` gets the path and returns the workspace's notes, plain data.
+    """
     shared = tmp_path_factory.getbasetemp() if worker_id == "master" else tmp_path_factory.getbasetemp().parent
-    root = shared / "template"
-    with filelock.FileLock(str(root) + ".lock"):
-        if not (shared / "template.ready").exists():
-            shutil.rmtree(root, ignore_errors=True)
-            workspace = make_workspace(root, TINY)
-            first = workspace.run("run")
-            (shared / "template.ready").write_text(first.out)
-    return Workspace(root.resolve())
+
+    def workspace(name, make):
+        root, ready = shared / name, shared / f"{name}.ready"
+        with filelock.FileLock(f"{root}.lock"):
+            if not ready.exists():
+                shutil.rmtree(root, ignore_errors=True)
+                ready.write_text(json.dumps(make(root)))
+        return Workspace(root.resolve()), json.loads(ready.read_text())
+
+    return workspace
+
+
+@pytest.fixture(scope="session")
+def first_night(once):
+    def make(root):
+        return make_workspace(root, TINY).run("run").out
+
+    return once("template", make)
+
+
+@pytest.fixture(scope="session")
+def template(first_night):
+    """A workspace in which one tiny night has closed."""
+    return first_night[0]
 
 
 @pytest.fixture
-def first_table(template):
+def first_table(first_night):
     """What the template's night printed."""
-    return (template.root.parent / "template.ready").read_text()
+    return first_night[1]
+
+
+@pytest.fixture(scope="session")
+def second(once, template):
+    """A workspace whose second night has closed, with dirty code and a stray file in it.
+
+    ``before`` and ``after`` the run: git's status and params.yaml; ``printed``: what it printed.
+    """
+
+    def make(root):
+        workspace = clone(template, root)
+        (workspace.root / "src/stillhouse/extra.py").write_text('"""New."""\n')
+        (workspace.root / "stray.csv").write_text("data that is nobody's business\n")
+        workspace.set({"gate.seed": 18})
+
+        def seen():
+            status = subprocess.run(
+                ["git", "status", "--porcelain"], cwd=root, capture_output=True, text=True, check=True
+            )
+            return [status.stdout, (root / "params.yaml").read_text()]
+
+        before = seen()
+        printed = workspace.run("run", "--as-of", "2026-03-03").out
+        return {"printed": printed, "before": before, "after": seen()}
+
+    workspace, notes = once("second", make)
+    return SimpleNamespace(workspace=workspace, **notes)
 
 
 @pytest.fixture

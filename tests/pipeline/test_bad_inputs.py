@@ -1,12 +1,9 @@
 """Each bad input ends the night with one clear line and exit code 2, and the champion stays what it was."""
 
-import shutil
-
-import filelock
 import numpy as np
 import pandas as pd
 import pytest
-from workspaces import TINY, Workspace, clone, make_workspace
+from workspaces import TINY, clone, make_workspace
 
 from tasks.champion import champion_line
 
@@ -48,19 +45,16 @@ def catalogue():
 
 
 @pytest.fixture(scope="session")
-def on_a_file(tmp_path_factory, worker_id):
+def on_a_file(once):
     """A workspace in which one night on good CSV files has closed."""
-    shared = tmp_path_factory.getbasetemp() if worker_id == "master" else tmp_path_factory.getbasetemp().parent
-    root = shared / "on-a-file"
-    with filelock.FileLock(str(root) + ".lock"):
-        if not (shared / "on-a-file.ready").exists():
-            shutil.rmtree(root, ignore_errors=True)
-            workspace = make_workspace(root, FILE)
-            good().to_csv(root / "events.csv", index=False)
-            catalogue().to_csv(root / "items.csv", index=False)
-            workspace.run("run", "--as-of", "2026-03-01")
-            (shared / "on-a-file.ready").touch()
-    return Workspace(root.resolve())
+
+    def make(root):
+        workspace = make_workspace(root, FILE)
+        good().to_csv(root / "events.csv", index=False)
+        catalogue().to_csv(root / "items.csv", index=False)
+        return workspace.run("run", "--as-of", "2026-03-01").out
+
+    return once("on-a-file", make)[0]
 
 
 def table(change):

@@ -8,7 +8,7 @@ import time
 
 import pytest
 import yaml
-from workspaces import Workspace, clone
+from workspaces import Workspace
 
 from stillhouse.tracking import ledger_store
 
@@ -96,25 +96,12 @@ def test_one_stage_is_reproduced_alone(closed):
     assert "Running stage 'admit'" in done.stdout
 
 
-@pytest.fixture(scope="module")
-def second(template, tmp_path_factory):
-    """A workspace whose second night has closed, with dirty code and a stray file in it, and what the run printed."""
-    workspace = clone(template, tmp_path_factory.mktemp("second") / "workspace")
-    (workspace.root / "src/stillhouse/extra.py").write_text('"""New."""\n')
-    (workspace.root / "stray.csv").write_text("data that is nobody's business\n")
-    workspace.set({"gate.seed": 18})
-    before = (git(workspace, "status", "--porcelain"), (workspace.root / "params.yaml").read_bytes())
-    done = workspace.run("run", "--as-of", "2026-03-03")
-    after = (git(workspace, "status", "--porcelain"), (workspace.root / "params.yaml").read_bytes())
-    return workspace, done.out, before, after
-
-
 def git(workspace, *arguments):
     return subprocess.run(["git", *arguments], cwd=workspace.root, capture_output=True, text=True, check=True).stdout
 
 
 def test_the_next_day_starts_from_last_night(second):
-    workspace, printed, _, _ = second
+    workspace, printed = second.workspace, second.printed
     assert "night 2026-03-03" in printed.lower()
     for model in ("models/teacher", "models/students/small"):
         assert json.loads((workspace.root / model / "model.json").read_text())["warm"] is True
@@ -131,12 +118,11 @@ def test_the_next_day_starts_from_last_night(second):
 
 
 def test_a_night_leaves_branch_index_and_params_alone(second):
-    _, _, before, after = second
-    assert after == before
+    assert second.after == second.before
 
 
 def test_tags_hold_the_dirty_code_and_no_stray_file(second):
-    workspace, _, _, _ = second
+    workspace = second.workspace
     held = git(workspace, "ls-tree", "-r", "--name-only", "night/2026-03-03/closed").split()
     assert {"night.yaml", "dvc.lock", "previous.dvc", "src/stillhouse/extra.py"} <= set(held)
     assert "stray.csv" not in held
@@ -144,7 +130,7 @@ def test_tags_hold_the_dirty_code_and_no_stray_file(second):
 
 
 def test_the_remote_holds_what_a_fresh_clone_needs_to_restore_the_night(second, tmp_path):
-    workspace, _, _, _ = second
+    workspace = second.workspace
     other = tmp_path / "clone"
     subprocess.run(["git", "clone", "-q", str(workspace.root), str(other)], check=True)
     subprocess.run(["git", "checkout", "-q", "night/2026-03-03/closed"], cwd=other, check=True)
@@ -159,7 +145,7 @@ def test_the_remote_holds_what_a_fresh_clone_needs_to_restore_the_night(second, 
 
 
 def test_lineage_names_every_stage_by_hash_and_last_night(second):
-    workspace, _, _, _ = second
+    workspace = second.workspace
     files = sorted(
         (workspace.root / ".stillhouse" / "artifacts").rglob("lineage.json"), key=lambda path: path.stat().st_mtime
     )
@@ -176,7 +162,7 @@ def test_lineage_names_every_stage_by_hash_and_last_night(second):
 
 
 def test_the_decision_that_the_ledger_names_by_its_hash_is_kept_whole(second):
-    workspace, _, _, _ = second
+    workspace = second.workspace
     kept = [
         json.loads(path.read_text()) for path in (workspace.root / ".stillhouse/artifacts").rglob("gate/decision.json")
     ]
