@@ -52,7 +52,7 @@ import yaml
 
 from stillhouse.data.files import read_json, write_json, write_none
 from stillhouse.data.sources import fingerprint
-from stillhouse.evaluate.non_inferiority import paired_users
+from stillhouse.evaluate.against import paired_users
 from stillhouse.evaluate.paired import lower_bound
 from stillhouse.evaluate.popularity import popularity_scores
 from stillhouse.evaluate.ranks import Ranks, read_ranks, write_evaluation

@@ -10,31 +10,40 @@ from stillhouse.errors import RegistryError
 from stillhouse.lineage.entry import Anchor, Numbered
 from stillhouse.lineage.ledger import head, verify_chain
 from stillhouse.lineage.projection import State, state
+from stillhouse.params.document import load_document
 from stillhouse.tracking import aliases, ledger_store
 from stillhouse.tracking import registry as versions_store
 from stillhouse.tracking.settings import tracking_of
 from tasks import versions
 
 __all__ = [
+    "awaiting_line",
     "champion_line",
     "champion_package",
     "champion_version",
-    "fetch_champion",
+    "fetch_package",
     "ledger_anchors",
+    "ledger_entries",
     "ledger_head",
+    "package_of",
     "promoted_by",
+    "reference_version",
     "repair",
 ]
 
 
-def _entries(root: Path) -> Sequence[Numbered]:
+def ledger_entries(root: Path) -> Sequence[Numbered]:
     """Return the ledger's entries, held against the heads that closed nights' tags have written down.
 
     Nothing is created by looking: where the workspace has no database yet, there is no entry.
     """
+    return verify_chain(ledger_store.read(root) if _kept(root) else (), ledger_anchors(root))
+
+
+def _kept(root: Path) -> bool:
+    """Say whether anything is tracked yet: looking must not make a database."""
     database = tracking_of(root).database
-    there = database is None or database.exists()
-    return verify_chain(ledger_store.read(root) if there else (), ledger_anchors(root))
+    return database is None or database.exists()
 
 
 def ledger_anchors(root: Path) -> list[Anchor]:
@@ -44,19 +53,20 @@ def ledger_anchors(root: Path) -> list[Anchor]:
 
 def promoted_by(root: Path, night: str) -> bool:
     """Say whether a student of ``night`` was made champion by the gate."""
-    return any(one.entry.kind == "promoted" and one.entry.night == night for one in _entries(root))
+    return any(one.entry.kind == "promoted" and one.entry.night == night for one in ledger_entries(root))
 
 
 def ledger_head(root: Path) -> str | None:
     """Return the hash of the ledger's last entry, which a closed night's tag anchors; ``None``: it is empty."""
-    last = head(_entries(root))
+    last = head(ledger_entries(root))
     return last.hash if last else None
 
 
 def repair(root: Path) -> State:
     """Make the registry's aliases equal the ledger's state, and return that state."""
-    now = state(_entries(root))
-    aliases.repair(root, champion=now.champion, challenger=now.challenger, previous=now.previous)
+    now = state(ledger_entries(root))
+    if _kept(root):
+        aliases.repair(root, champion=now.champion, challenger=now.challenger, previous=now.previous)
     return now
 
 
@@ -66,7 +76,7 @@ def champion_version(root: Path) -> int | None:
     Raises:
         RegistryError: the ledger is not whole.
     """
-    return state(_entries(root)).champion
+    return state(ledger_entries(root)).champion
 
 
 def champion_package(root: Path) -> tuple[int, str] | None:
@@ -75,33 +85,50 @@ def champion_package(root: Path) -> tuple[int, str] | None:
     Raises:
         RegistryError: the ledger is not whole.
     """
-    entries = _entries(root)
-    version = state(entries).champion
-    if version is None:
+    version = champion_version(root)
+    return None if version is None else (version, package_of(root, version))
+
+
+def reference_version(root: Path) -> int | None:
+    """Return the version that many small losses add up against, as ``gate.reference`` has it; ``None``: there is none.
+
+    Raises:
+        RegistryError: the ledger is not whole, or there is no such version.
+    """
+    asked = load_document(root / "params.yaml")[0].gate.reference
+    if asked == "none":
         return None
-    return version, next(one.entry.package for one in reversed(entries) if one.entry.version == version)
+    if asked != "first":
+        return versions_store.version_of(root, asked).version
+    moves = (one.entry for one in ledger_entries(root) if one.entry.moves)
+    return next((entry.version for entry in moves), None)
 
 
-def fetch_champion(root: Path, target: Path) -> int | None:
-    """Copy the champion's package to ``target`` (which must not exist), checked against the ledger's hash.
+def package_of(root: Path, version: int) -> str:
+    """Return the SHA-256 of the package of ``version``, by the ledger.
 
-    Returns:
-        Its version; ``None`` where there is no champion, and nothing is written.
+    Raises:
+        RegistryError: the ledger is not whole, or has no entry of the version.
+    """
+    for one in reversed(ledger_entries(root)):
+        if one.entry.version == version:
+            return one.entry.package
+    raise RegistryError(f"version {version} must be in the ledger, found no entry of it (stillhouse history)")
+
+
+def fetch_package(root: Path, version: int, digest: str, target: Path) -> Path:
+    """Copy the package of ``version`` to ``target``, which must not exist, checked against the ledger's ``digest``.
 
     Raises:
         RegistryError: its files are not what the ledger names.
     """
-    champion = champion_package(root)
-    if champion is None:
-        return None
-    version, stated = champion
     versions_store.download(root, version, target)
-    if (found := sha256_tree(target)) != stated:
+    if (found := sha256_tree(target)) != digest:
         raise RegistryError(
-            f"the champion's package must hash to {stated[:12]}, found {found[:12]} (version {version}): "
+            f"the package of version {version} must hash to {digest[:12]}, as the ledger names it, found {found[:12]}: "
             "the registry's files were altered; restore them from a backup"
         )
-    return version
+    return target
 
 
 def champion_line(root: Path) -> str:
@@ -111,3 +138,8 @@ def champion_line(root: Path) -> str:
         return "champion     none yet"
     info = versions_store.version_of(root, version)
     return f"champion     student version {version}: {info.name} of night {info.night}"
+
+
+def awaiting_line(version: int) -> str:
+    """Return one line that says which version waits for a person, and what the person does."""
+    return f"awaiting     student version {version}: stillhouse approve, or stillhouse reject --reason TEXT"

@@ -4,14 +4,25 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from stillhouse.data.files import read_json
-from stillhouse.evaluate.gate import Candidate, Verdict, choose, judge
+from stillhouse.data.sequences import Sequences
+from stillhouse.data.vocabulary import Vocabulary
+from stillhouse.evaluate.against import Ground
+from stillhouse.evaluate.gate import Candidate, Rivals, Verdict, choose, judge
 from stillhouse.evaluate.ranks import read_ranks
+from stillhouse.evaluate.report import Catalogue, target_masks
+from stillhouse.lineage.record import gaps
+from stillhouse.params.base import build, read_yaml, stage_values
 from stillhouse.params.document import load_document
+from stillhouse.params.evaluate import EvaluateParams
+from stillhouse.params.gate import GateParams
+from stillhouse.stages.evaluate import SPLITS
+from tasks import versions
 
 __all__ = ["Decision", "decide"]
 
@@ -24,6 +35,8 @@ class Decision:
     """One a student, the least good (NDCG@10, leave-one-out) first."""
     chosen: str | None
     """The student to promote; ``None`` where none passed."""
+    mode: Literal["automatic", "approve"]
+    """Whether the chosen one is promoted, or waits for a person."""
 
     def of(self, student: str) -> Verdict:
         """Return the verdict on ``student``."""
@@ -31,7 +44,8 @@ class Decision:
 
     def as_dict(self) -> dict[str, Any]:
         """Return the decision as plain data: the same decision, the same bytes."""
-        return {"chosen": self.chosen, "verdicts": [verdict.as_dict() for verdict in self.verdicts]}
+        verdicts = [verdict.as_dict() for verdict in self.verdicts]
+        return {"chosen": self.chosen, "mode": self.mode, "verdicts": verdicts}
 
     @property
     def digest(self) -> str:
@@ -39,31 +53,42 @@ class Decision:
         return hashlib.sha256(json.dumps(self.as_dict(), sort_keys=True).encode()).hexdigest()
 
 
-def decide(root: Path) -> Decision:
-    """Judge every student in params.yaml against the floors and the champion.
+def decide(root: Path, runs: Mapping[str, str]) -> Decision:
+    """Judge every student in params.yaml against the floors, the champion and the reference.
 
     Args:
         root: the workspace, all of whose stages are up to date.
+        runs: stage → the tracking run that made its outputs.
 
     Raises:
         PackageError: an evaluation is not whole.
     """
     document, plain = load_document(root / "params.yaml")
-    candidates = [_candidate(root, name) for name in plain["students"]]
+    candidates = [_candidate(root, name, runs) for name in plain["students"]]
     candidates.sort(key=lambda one: ((one.metrics["leave_one_out"] or {}).get("ndcg_at_10") or 0.0, one.name))
-    champion = read_ranks(root / "evaluations" / "_champion")
-    order = read_json(root / "data" / "sequences" / "sequences.json")["order"]
-    verdicts = tuple(judge(one, champion, document.gate, order=order) for one in candidates)
-    return Decision(verdicts, choose(verdicts, candidates, document.gate.choose))
+    rivals = Rivals(_ranks(root, "_champion"), _ranks(root, "_reference"))
+    ground = _ground(root, plain, document.gate)
+    verdicts = tuple(judge(one, rivals, ground, document.gate) for one in candidates)
+    return Decision(verdicts, choose(verdicts, candidates, document.gate.choose), document.gate.mode)
 
 
-def _candidate(root: Path, name: str) -> Candidate:
+def _ground(root: Path, plain: dict[str, Any], params: GateParams) -> Ground:
+    words, events = Vocabulary.load(root / "data" / "vocabulary"), Sequences.open(root / "data" / "sequences")
+    measured = build(EvaluateParams, stage_values(EvaluateParams, plain, {}), "params.yaml: evaluate")
+    catalogue = Catalogue(events, words.popularity, measured.ks, measured.short_history, measured.head_share)
+    categories = words.categories if params.slices.categories else None
+    return Ground.of(events.order, {name: target_masks(split, catalogue, categories) for name, split in SPLITS.items()})
+
+
+def _candidate(root: Path, name: str, runs: Mapping[str, str]) -> Candidate:
     return Candidate(
         name,
         metrics=read_json(root / "metrics" / "evaluate" / f"{name}.json"),
         timings=read_json(root / "timings" / f"{name}.json"),
         package=read_json(root / "packages" / name / "package.json"),
         ranks=_ranks(root, name),
+        data=read_json(root / "reports" / "verdict.json"),
+        gaps=gaps(read_yaml(root / versions.LOCK), name, runs),
     )
 
 

@@ -10,12 +10,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from stillhouse.data.files import read_json
 from stillhouse.errors import NightError, StillhouseError, one_line
 from stillhouse.runner import outcome
 from stillhouse.runner.stage import STATE
 from tasks.mending import keep, mend_readers
 
-__all__ = ["Stage", "bring_up_to_date", "changed", "copy_at", "hush", "push", "read_graph", "restore_tracked", "track"]
+__all__ = [
+    "Stage",
+    "bring_up_to_date",
+    "changed",
+    "copy_at",
+    "hush",
+    "push",
+    "read_graph",
+    "repository",
+    "restore_tracked",
+    "stage_runs",
+    "track",
+]
 
 
 @dataclass(frozen=True)
@@ -32,7 +45,12 @@ class Stage:
 
 
 @contextmanager
-def _repository(root: Path, **settings: Any) -> Iterator[Any]:
+def repository(root: Path, **settings: Any) -> Iterator[Any]:
+    """Open DVC's repository of the workspace.
+
+    Raises:
+        NightError: DVC refuses.
+    """
     from dvc.exceptions import DvcException
     from dvc.repo import Repo
 
@@ -61,7 +79,7 @@ def read_graph(root: Path) -> list[Stage]:
     """
     import networkx
 
-    with _repository(root) as repo:
+    with repository(root) as repo:
         graph = repo.index.graph
         order = list(networkx.lexicographical_topological_sort(graph.reverse(), key=lambda stage: stage.addressing))
         return [_stage(root, stage, graph) for stage in order if not stage.is_data_source]
@@ -71,6 +89,12 @@ def _stage(root: Path, stage: Any, graph: Any) -> Stage:
     upstream = tuple(sorted(other.addressing for other in graph.successors(stage) if not other.is_data_source))
     outputs = tuple(Path(out.fs_path).relative_to(root).as_posix() for out in stage.outs)
     return Stage(stage.addressing, upstream, (stage.meta or {}).get("resource", "cpu"), outputs)
+
+
+def stage_runs(root: Path) -> dict[str, str]:
+    """Return stage → the tracking run that made its outputs, from ``runs/``."""
+    files = {stage.name: root / "runs" / f"{stage.name.replace('@', '/')}.json" for stage in read_graph(root)}
+    return {name: read_json(file)["run_id"] for name, file in files.items() if file.exists()}
 
 
 def bring_up_to_date(root: Path, name: str, environment: Mapping[str, str]) -> bool:
@@ -93,7 +117,7 @@ def bring_up_to_date(root: Path, name: str, environment: Mapping[str, str]) -> b
     state = root / STATE
     outcome.clear(state, name)
     keep(root)
-    with _repository(root) as repo:
+    with repository(root) as repo:
         try:
             repo.reproduce(name, single_item=True, run_env=dict(environment))
         except ReproductionError as error:
@@ -105,20 +129,20 @@ def bring_up_to_date(root: Path, name: str, environment: Mapping[str, str]) -> b
 
 def changed(root: Path) -> dict[str, Any]:
     """Return what ``dvc status`` would show: stage → what differs; empty when all is up to date."""
-    with _repository(root) as repo:
+    with repository(root) as repo:
         return dict(repo.status())
 
 
 def track(root: Path, path: str) -> None:
     """Put ``path`` (a folder outside the graph) under DVC, as ``dvc add`` does."""
     keep(root)
-    with _repository(root) as repo:
+    with repository(root) as repo:
         repo.add([str(root / path)])
 
 
 def restore_tracked(root: Path, path: str) -> None:
     """Bring ``path`` to the version in its ``.dvc`` file, from the cache or the remote."""
-    with _repository(root) as repo:
+    with repository(root) as repo:
         repo.pull(targets=[f"{path}.dvc"], force=True)
 
 
@@ -133,7 +157,7 @@ def copy_at(root: Path, commit: str, path: str, target: Path) -> bool:
     """
     from dvc_data.index import DataIndexDirError
 
-    with _repository(root, rev=commit) as repo:
+    with repository(root, rev=commit) as repo:
         files = repo.dvcfs
         try:
             if not files.exists(path):
@@ -150,5 +174,5 @@ def copy_at(root: Path, commit: str, path: str, target: Path) -> bool:
 
 def push(root: Path) -> int:
     """Push what the workspace's graph refers to, run cache included, to the default remote; return the files sent."""
-    with _repository(root) as repo:
+    with repository(root) as repo:
         return int(repo.push(run_cache=True))

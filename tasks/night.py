@@ -9,7 +9,7 @@ crash anywhere leaves a night that the next run opens, resumes or closes.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -23,7 +23,7 @@ from stillhouse.params.document import load_document
 from stillhouse.runner.stage import STATE
 from stillhouse.tracking.registry import version_of
 from tasks import graph, versions
-from tasks.champion import champion_version, fetch_champion
+from tasks.champion import champion_version, fetch_package, package_of, reference_version
 
 __all__ = ["Night", "Plan", "close_night", "closed_night", "last_closed", "open_night", "read_night", "unclosed"]
 
@@ -59,6 +59,8 @@ class Night:
     """Id of the night that this one performs again, from the same ``previous/``; ``None`` for a night of its own."""
     champion: int | None
     """The version in ``previous/champion``, which the students are held against."""
+    reference: int | None = None
+    """The version in ``previous/reference``, which many small losses add up against (``gate.reference``)."""
 
     def document(self) -> dict[str, Any]:
         """Return the night as plain data for ``night.yaml``."""
@@ -120,7 +122,7 @@ def unclosed(root: Path) -> Night | None:
 def open_night(root: Path, plan: Plan) -> Night:
     """Carry out ``plan`` up to the first stage: ``previous/``, ``night.yaml`` and the open tag.
 
-    An open night that goes on keeps its ``previous/``, unless another champion has come in
+    An open night that goes on keeps its ``previous/``, unless another champion or reference has come in
     between: then that one is to be beaten. Done again after a crash, it ends in the same state.
 
     Returns:
@@ -138,9 +140,9 @@ def open_night(root: Path, plan: Plan) -> Night:
             _restore_previous(root, night.revises)
         else:
             _fill_previous(root, night)
-        night = _with_champion(root, night)
-    elif _other_champion(root, night):
-        night = _with_champion(root, night)
+        night = _with_rivals(root, night, _rivals(root))
+    elif others := _others(root, night):
+        night = _with_rivals(root, night, others)
     _add_missing(root)
     text = yaml.safe_dump(night.document(), sort_keys=True, allow_unicode=True)
     write_bytes(root / NIGHT_FILE, text.encode())
@@ -148,21 +150,31 @@ def open_night(root: Path, plan: Plan) -> Night:
     return night
 
 
-def _other_champion(root: Path, night: Night) -> bool:
-    """Say whether somebody else's student has become champion since ``night`` was opened."""
-    version = champion_version(root)
-    return version != night.champion and (version is None or version_of(root, version).night != night.id)
+def _others(root: Path, night: Night) -> list[str]:
+    """Return which rivals are not those that ``night`` was opened with: somebody else's student has come in between."""
+    found = _rivals(root)
+    changed = [name for name, version in found.items() if version != getattr(night, name)]
+    return [name for name in changed if found[name] is None or version_of(root, found[name] or 0).night != night.id]
 
 
-def _with_champion(root: Path, night: Night) -> Night:
-    """Put the champion of this moment into ``previous/`` and track it."""
-    target = root / PREVIOUS / "champion"
-    shutil.rmtree(target, ignore_errors=True)
-    version = fetch_champion(root, target)
-    if version is None:
-        write_none(target)
+def _rivals(root: Path) -> dict[str, int | None]:
+    """Return what tonight's students are held against: name in ``previous/`` → version; ``None``: there is none."""
+    return {"champion": champion_version(root), "reference": reference_version(root)}
+
+
+def _with_rivals(root: Path, night: Night, names: Iterable[str]) -> Night:
+    """Put the rivals ``names`` of this moment into ``previous/`` and track them."""
+    found = {name: version for name, version in _rivals(root).items() if name in names}
+    for name, version in found.items():
+        target = root / PREVIOUS / name
+        shutil.rmtree(target, ignore_errors=True)
+        if version is None:
+            write_none(target)
+        else:
+            fetch_package(root, version, package_of(root, version), target)
     graph.track(root, PREVIOUS)
-    return replace(night, champion=version)
+    champion, reference = (found.get(name, getattr(night, name)) for name in ("champion", "reference"))
+    return replace(night, champion=champion, reference=reference)
 
 
 def _restore_previous(root: Path, revised: str) -> None:
@@ -204,7 +216,7 @@ def _add_missing(root: Path) -> None:
 
     It lacks a student that params.yaml has got since, and what an older Stillhouse did not hand on.
     """
-    places = [*_WARM, *(f"students/{name}" for name in _student_names(root))]
+    places = [*_WARM, "reference", *(f"students/{name}" for name in _student_names(root))]
     missing = [name for name in places if not (root / PREVIOUS / name).exists()]
     for name in missing:
         write_none(root / PREVIOUS / name)

@@ -23,16 +23,16 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
-from zoneinfo import ZoneInfo
 
 import yaml
 
-from stillhouse.errors import NightError, ParamsError, SourceError
+from stillhouse.errors import NightError, SourceError
 from stillhouse.params.base import build, redacted
 from stillhouse.params.document import Document, load_document
 from stillhouse.params.source import SourceSpec
 from tasks import graph, versions
 from tasks.champion import ledger_head, promoted_by
+from tasks.clock import moment
 from tasks.mending import look
 from tasks.night import Night, Plan, last_closed, read_night, unclosed
 
@@ -109,7 +109,7 @@ def _desk(request: Request) -> _Desk:
             seen[as_of] = fingerprint(spec, as_of)
         return seen[as_of]
 
-    asked = None if request.as_of is None else _parse_time(request.as_of, document)
+    asked = None if request.as_of is None else moment(request.as_of, document.night.timezone, "as_of (--as-of)")
     return _Desk(request, document, params, source, spec, last_closed(request.workspace), asked, cached)
 
 
@@ -181,18 +181,6 @@ def _source(request: Request, default: Mapping[str, Any]) -> dict[str, Any]:
         )
     keep = chosen.get("items_path") if chosen["kind"] == "file" else None
     return {**chosen, "kind": "file", "path": request.source, "items_path": keep}
-
-
-def _parse_time(text: str, document: Document) -> datetime:
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        raise ParamsError(
-            f"as_of must be a date or an ISO time, such as 2026-03-02T03:00, got {text!r} (--as-of)"
-        ) from None
-    if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=ZoneInfo(document.night.timezone))
-    return moment.astimezone(UTC)
 
 
 def _time(night: Night) -> datetime:

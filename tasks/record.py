@@ -18,10 +18,10 @@ from stillhouse.lineage.statement import build, canonical, subjects
 from stillhouse.params.base import read_yaml
 from tasks import versions
 from tasks.gate import Decision
-from tasks.graph import read_graph
+from tasks.graph import stage_runs
 from tasks.night import Night
 
-__all__ = ["Record", "record_of", "stage_runs"]
+__all__ = ["Record", "record_of"]
 
 #: Histories of the input example.
 _EXAMPLES = 3
@@ -41,12 +41,6 @@ class Record:
     metrics: Mapping[str, Any]
     histories: Sequence[Sequence[str]]
     """The input example: the beginnings of a few histories, as item ids."""
-
-
-def stage_runs(root: Path) -> dict[str, str]:
-    """Return stage → the tracking run that made its outputs, from ``runs/``."""
-    files = {stage.name: root / "runs" / f"{stage.name.replace('@', '/')}.json" for stage in read_graph(root)}
-    return {name: read_json(file)["run_id"] for name, file in files.items() if file.exists()}
 
 
 def record_of(root: Path, night: Night, student: str, decision: Decision) -> Record:

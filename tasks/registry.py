@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from stillhouse.evaluate.gate import Verdict
-from stillhouse.lineage.entry import Entry
+from stillhouse.lineage.entry import Entry, Kind
 from stillhouse.lineage.ledger import counting, following
 from stillhouse.lineage.projection import State
 from stillhouse.tracking import ledger_store
@@ -55,8 +55,8 @@ def register(root: Path, night: Night, decision: Decision, run_id: str) -> dict[
 def promote(root: Path, night: Night, decision: Decision, versions: dict[str, int]) -> State:
     """Write what the gate decided into the ledger and make the aliases follow it.
 
-    A student that passed and was chosen becomes champion; one that failed is the challenger,
-    with the reason; another that passed is noted.
+    A student that passed and was chosen becomes champion, or waits for a person where ``gate.mode`` is ``approve``;
+    one that failed is the challenger, with the reason; another that passed is noted.
 
     Returns:
         What the ledger adds up to now.
@@ -73,9 +73,12 @@ def promote(root: Path, night: Night, decision: Decision, versions: dict[str, in
 
 def _entry(root: Path, night: Night, decision: Decision, verdict: Verdict, version: int) -> Entry:
     chosen = verdict.student == decision.chosen
+    kind: Kind = "registered" if verdict.passed else "refused"
+    if chosen:
+        kind = "promoted" if decision.mode == "automatic" else "awaiting"
     info = versions_store.version_of(root, version)
     return Entry(
-        kind="promoted" if chosen else "registered" if verdict.passed else "refused",
+        kind=kind,
         key=f"gate:{night.id}:{version}:{decision.digest[:12]}",
         night=night.id,
         version=version,

@@ -15,9 +15,9 @@ from stillhouse.errors import ServingError
 from stillhouse.runner.stage import STATE
 from stillhouse.serve.student import Student
 from stillhouse.tracking.registry import version_of
-from tasks.champion import champion_package, fetch_champion, repair
+from tasks.champion import champion_package, fetch_package, repair
 
-__all__ = ["Champion", "history_of", "load_champion"]
+__all__ = ["Champion", "history_of", "load_champion", "package_at_hand"]
 
 
 @dataclass(frozen=True)
@@ -41,24 +41,34 @@ def load_champion(root: Path) -> Champion:
         raise ServingError("a champion must be there to answer, found none: `stillhouse run` makes one")
     repair(root)
     version, digest = champion
-    place = root / STATE / "serving" / digest
-    if not place.exists() or sha256_tree(place) != digest:
-        _keep(root, place)
+    place = package_at_hand(root, version, digest)
     info = version_of(root, version)
     return Champion(
         Student.load(place, digest=digest), f"student version {version} ({info.name} of night {info.night})"
     )
 
 
-def _keep(root: Path, place: Path) -> None:
-    """Fetch the champion's files to ``place``; of two that do so at once, either's will do."""
+def package_at_hand(root: Path, version: int, digest: str) -> Path:
+    """Return the folder of a version's package, fetched where it is not at hand; of two that fetch, either's will do.
+
+    Args:
+        root: the workspace.
+        version: a registered version.
+        digest: the SHA-256 that the ledger names for its package.
+
+    Raises:
+        RegistryError: its files are not what the ledger names.
+    """
+    place = root / STATE / "serving" / digest
+    if place.exists() and sha256_tree(place) == digest:
+        return place
     place.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=place.parent) as folder:
-        fresh = Path(folder) / "package"
-        fetch_champion(root, fresh)
+        fresh = fetch_package(root, version, digest, Path(folder) / "package")
         shutil.rmtree(place, ignore_errors=True)
         with contextlib.suppress(OSError):  # another was first
             fresh.replace(place)
+    return place
 
 
 def history_of(root: Path, user: str) -> tuple[list[str], bool]:

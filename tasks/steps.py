@@ -12,7 +12,7 @@ from prefect.cache_policies import NO_CACHE
 
 from stillhouse.lineage.projection import State
 from stillhouse.tracking import runs
-from tasks import champion, gate, night, record, registry, summary
+from tasks import champion, gate, graph, night, registry, summary
 
 __all__ = [
     "OpenNight",
@@ -56,7 +56,7 @@ def tracked(one: OpenNight) -> Iterator[None]:
 @task(cache_policy=NO_CACHE, persist_result=False)
 def judge_students(one: OpenNight) -> gate.Decision:
     """Put every student before the gate; the decision, which the ledger names by its hash, is kept with the run."""
-    decision = gate.decide(one.root)
+    decision = gate.decide(one.root, graph.stage_runs(one.root))
     runs.log_dict(one.root, one.run_id, decision.as_dict(), "gate/decision.json")
     return decision
 
@@ -88,9 +88,13 @@ def summarise(
 ) -> summary.Summary:
     """Finish the night's tracking run, name the runs of reused stages on it, and gather the summary."""
     told = summary.summarise(one.root, one.night, stages, decision, versions, standing)
-    made = record.stage_runs(one.root)
+    made = graph.stage_runs(one.root)
     runs.tag_reused(one.root, one.run_id, {stage.name: made[stage.name] for stage in stages if not stage.ran})
     figures = {row.label.partition(" ")[0]: {"ndcg_at_10": row.ndcg_at_10, "bytes": row.bytes} for row in told.models}
-    tags = {"chosen": decision.chosen or "none", "champion": str(standing.champion)}
+    tags = {
+        "chosen": decision.chosen or "none",
+        "champion": str(standing.champion),
+        "awaiting": str(standing.awaiting),
+    }
     runs.finish_night_run(one.root, one.run_id, "FINISHED", figures, tags)
     return told

@@ -10,7 +10,7 @@ from typing import Any
 from stillhouse.data.files import read_json
 from stillhouse.lineage.projection import State
 from stillhouse.tracking.settings import tracking_of
-from tasks.champion import champion_line
+from tasks.champion import awaiting_line, champion_line
 from tasks.gate import Decision
 from tasks.night import Night
 
@@ -103,9 +103,13 @@ def _row(label: str, metrics: Mapping[str, Any], timings: Mapping[str, Any]) -> 
 def _closing(root: Path, decision: Decision, versions: Mapping[str, int], standing: State) -> list[str]:
     lines = []
     for verdict in reversed(decision.verdicts):
-        word = "promoted" if verdict.student == decision.chosen else "passed" if verdict.passed else "refused"
+        word = "passed" if verdict.passed else "refused"
+        if verdict.student == decision.chosen:
+            word = "awaits approval" if standing.awaiting == versions[verdict.student] else "promoted"
         lines.append(f"{verdict.student} (version {versions[verdict.student]}) {word}: {verdict.reason}")
     lines.append(champion_line(root))
+    if standing.awaiting is not None:
+        lines.append(awaiting_line(standing.awaiting))
     if standing.challenger is not None:
         lines.append(f"challenger   student version {standing.challenger}")
     lines += [

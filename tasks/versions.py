@@ -24,9 +24,11 @@ __all__ = [
     "OPEN",
     "closing_message",
     "commit_time",
+    "contains",
     "ledger_heads",
     "nights",
     "read_at",
+    "read_many",
     "require_workspace",
     "tag_commit",
     "tag_night",
@@ -104,6 +106,45 @@ def read_at(root: Path, commit: str, path: str) -> str:
     return _git(root, "show", f"{commit}:./{path}")
 
 
+def read_many(root: Path, commit: str, paths: Iterable[str]) -> dict[str, bytes | None]:
+    """Return the bytes of each of ``paths`` in ``commit``; ``None`` for one that it does not hold.
+
+    Raises:
+        NightError: git refuses.
+    """
+    names = list(paths)
+    done = subprocess.run(
+        ["git", "cat-file", "--batch"],
+        cwd=root,
+        input="".join(f"{commit}:./{name}\n" for name in names).encode(),
+        capture_output=True,
+        check=False,
+    )
+    if done.returncode:
+        raise NightError(one_line(f"git cat-file must succeed in the workspace, it said: {done.stderr.decode()}"))
+    found: dict[str, bytes | None] = {}
+    rest = done.stdout
+    for name in names:
+        head, _, rest = rest.partition(b"\n")
+        if head.endswith(b" missing"):
+            found[name] = None
+            continue
+        size = int(head.split()[-1])
+        found[name], rest = rest[:size], rest[size + 1 :]
+    return found
+
+
+def contains(root: Path, night: str, state: str, commit: str) -> bool:
+    """Say whether the night's tag names ``commit``, or a commit that it was moved on from."""
+    tagged = tag_commit(root, night, state)
+    if tagged is None or tagged == commit:
+        return tagged is not None
+    done = subprocess.run(
+        ["git", "merge-base", "--is-ancestor", commit, tagged], cwd=root, capture_output=True, check=False
+    )
+    return done.returncode == 0
+
+
 def _head(root: Path) -> str | None:
     """Return the commit that is checked out, ``None`` in a repository without one."""
     try:
@@ -119,13 +160,14 @@ def closing_message(night: str, ledger_head: str | None) -> str:
 
 def ledger_heads(root: Path) -> list[tuple[str, str]]:
     """Return (night, hash of the ledger's head) for each closed night whose tag names one, oldest first."""
+    listed = _git(root, "for-each-ref", "--format=%(refname)%00%(contents)%01", f"refs/tags/night/*/{CLOSED}")
     found = []
-    for night in nights(root, CLOSED):
-        message = _git(root, "log", "-1", "--format=%B", f"refs/tags/night/{night}/{CLOSED}")
+    for record in listed.split("\x01"):
+        name, _, message = record.strip().partition("\x00")
         head = re.search(rf"^{_HEAD}: ([0-9a-f]{{64}})$", message, re.MULTILINE)
-        if head is not None:
+        if head is not None and _ID.fullmatch(night := name.split("/")[3]):
             found.append((night, head.group(1)))
-    return found
+    return sorted(found, key=lambda one: _order(one[0]))
 
 
 def require_workspace(root: Path) -> None:

@@ -6,6 +6,7 @@ limit that is only copied into a report does not count as one.
 """
 
 import copy
+import shutil
 import subprocess
 from dataclasses import replace
 from pathlib import Path
@@ -310,8 +311,15 @@ CASES = {
 }
 
 GATE = {
+    "mode": Case("approve"),
     "choose": Case("smallest"),
+    "against_champion": Case("superiority"),
     "margin": Case(0.0),
+    "reference_margin": Case(0.0),
+    "slices.margin": Case(0.0),
+    "slices.min_users": Case(1_000),
+    "slices.categories": Case(False),
+    "max_quarantined": Case(0.0),
     "confidence": Case(0.99),
     "resamples": Case(300),
     "min_users": Case(1_000),
@@ -322,8 +330,14 @@ GATE = {
     "seed": Case(18),
 }
 GATE_BASE = {
+    "mode": "automatic",
     "choose": "best_ndcg",
+    "against_champion": "non_inferiority",
     "margin": 0.9,
+    "reference": "first",
+    "reference_margin": 0.9,
+    "slices": {"margin": 0.9, "min_users": 5, "categories": True},
+    "max_quarantined": 0.1,
     "confidence": 0.95,
     "resamples": 200,
     "min_users": 5,
@@ -401,7 +415,8 @@ def test_every_setting_of_every_stage_has_its_case_and_no_other_has():
 
 
 def test_every_setting_that_the_flow_reads_has_its_case_and_no_other_has():
-    assert sorted(GATE) == sorted(leaves(GateParams))
+    # Which version is the reference is decided as the night is opened: tests/unit/tasks/test_promotion.py.
+    assert sorted([*GATE, "reference"]) == sorted(leaves(GateParams))
     assert sorted(NIGHT) == sorted(leaves(NightParams))
     assert sorted(TUNE) == sorted(leaves(TuneParams))
 
@@ -414,14 +429,49 @@ def test_every_section_of_params_yaml_belongs_to_a_stage_or_to_the_flow():
     assert sections == (of_stages - {"ingest"}) | of_nights | {"gate", "night", "tune"}
 
 
-@pytest.fixture(scope="module")
-def judged(tmp_path_factory):
-    """A workspace of two students and a champion as the gate finds them: one student better, the other smaller."""
-    root = tmp_path_factory.mktemp("judged")
-    put(root / "data" / "sequences" / "sequences.json", {"order": "timestamp"})
-    for seed, (name, size, ndcg) in enumerate([("_champion", 900, 0.2), ("transformer", 900, 0.3), ("gru", 800, 0.2)]):
-        users, ranks = np.arange(60), np.random.default_rng(seed).integers(1, 12, 60)
-        rows = Scored(users, np.ones(60, np.int64), np.ones(60, np.int64), ranks, np.zeros((60, 1), np.int64))
+def locked(*students):
+    """Return a lock of DVC's in which each student comes from all that a record names."""
+    chain = {"ingest": ["snapshot"], "validate": ["accepted", "quarantine", "verdict"]}
+    chain |= {
+        "prepare": ["vocabulary", "sequences"],
+        "train_teacher": ["teacher"],
+        "export_soft_targets": ["soft_targets"],
+    }
+    stages, before = {}, []
+    for stage, outputs in chain.items():
+        stages[stage], before = entry(stage, before, outputs), [f"{stage}/{name}" for name in outputs]
+    for student in students:
+        stages[f"train_student@{student}"] = entry(f"train_student@{student}", before, ["student"])
+        stages[f"package@{student}"] = entry(f"package@{student}", [f"train_student@{student}/student"], ["package"])
+    return {"stages": stages}
+
+
+def entry(stage, inputs, outputs):
+    paths = {name: f"{stage}/{name}" for name in outputs}
+    return {
+        "cmd": " ".join(["stillhouse stage", stage, *(f"{name}={path}" for name, path in paths.items())]),
+        "deps": [{"path": path, "md5": "0" * 32} for path in inputs],
+        "outs": [{"path": path, "md5": "0" * 32} for path in paths.values()],
+    }
+
+
+@pytest.fixture
+def judged(tmp_path, make_sequences):
+    """A workspace of two students, a champion and a reference as the gate finds them: one better, the other smaller."""
+    root = tmp_path / "judged"
+    histories = [[2 + user % 3, 3, 1 + user % 2] for user in range(60)]
+    vocabulary, sequences = make_sequences(histories, n_items=100, window=1, categories=["a", "b"] * 50)
+    shutil.copytree(vocabulary, root / "data" / "vocabulary")
+    shutil.copytree(sequences, root / "data" / "sequences")
+    put(root / "reports" / "verdict.json", {"passed": True, "snapshot_rows": 100, "quarantined_rows": 5})
+    put(root / "dvc.lock", locked("transformer", "gru"))
+    models = [("_champion", 900, 0.2), ("_reference", 900, 0.2), ("transformer", 900, 0.3), ("gru", 800, 0.2)]
+    targets = np.array([history[-1] for history in histories])
+    for seed, (name, size, ndcg) in enumerate(models):
+        ranks = np.random.default_rng(seed).integers(1, 12, 60)
+        if name == "transformer":
+            ranks = np.where(targets == 1, 9, 1)  # better, but for one category
+        rows = Scored(np.arange(60), targets, np.full(60, 2), ranks, np.zeros((60, 1), np.int64))
         write_evaluation(root / "evaluations" / name, {"time_window": rows}, 100, {})
         figures = {name: {"ndcg_at_10": ndcg} for name in ("leave_one_out", "time_window")}
         popular = {"popularity": {"leave_one_out": {"ndcg_at_10": 0.1}}}
@@ -435,9 +485,9 @@ def judged(tmp_path_factory):
 def test_a_setting_of_the_gate_changes_its_decision(judged, setting):
     def decision(section):
         write_params(judged, gate=section)
-        found = decide(judged)
-        rules = [(one.student, rule.name, rule.value, rule.passed) for one in found.verdicts for rule in one.rules]
-        return found.chosen, rules
+        found = decide(judged, dict.fromkeys(locked("transformer", "gru")["stages"], "run"))
+        rules = [(one.student, rule.name, rule.value, rule.text) for one in found.verdicts for rule in one.rules]
+        return found.chosen, found.mode, rules
 
     before, after = before_and_after(GATE_BASE, setting, GATE[setting], {})
     assert decision(before) != decision(after)

@@ -102,6 +102,7 @@ INPUTS = {
     "student": ("train_student", "student"),
     "package": ("package", "package"),
     "champion": ("package", "package"),
+    "reference": ("package", "package"),
 }
 #: Runs that a case may ask for beside the baselines: name → stage, changed settings, output and, where it takes
 #: another run's, inputs.
@@ -124,7 +125,7 @@ OUTPUTS = {
     "train_student": ["student"],
     "package": ["package"],
     "evaluate": ["evaluation", "timings"],
-    "evaluate_champion": ["evaluation", "timings"],
+    "evaluate_champion": ["evaluation", "reference_evaluation", "timings"],
 }
 #: Stages in which a model scores and that leave nothing by which to tell how.
 _SCORING = ("check_teacher", "export_soft_targets")

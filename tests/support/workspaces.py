@@ -42,6 +42,8 @@ TINY = {
     "gate.min_ndcg_at_10": 0.0,
     "gate.min_users": 5,
     "gate.margin": 0.9,
+    "gate.reference_margin": 0.9,
+    "gate.slices.margin": 0.9,
     "gate.resamples": 200,
     "gate.max_p99_ms": 1000.0,
 }

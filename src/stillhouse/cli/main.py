@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import click
@@ -22,6 +23,10 @@ Examples:
   stillhouse status --max-age 26h             exits with 1 when no night closed in that time
   stillhouse recommend --user 17 -k 5         ask the champion
   stillhouse tune gru --trials 40             search a student's settings; writes a patch, changes nothing
+  stillhouse promote 3 --reason "campaign"    make a version champion
+  stillhouse rollback                         return to the champion before
+  stillhouse history --at "2026-03-12 14:00"  what was in production then, and why
+  stillhouse compare champion challenger      two versions side by side
 """
 
 
@@ -152,6 +157,93 @@ def tune(
     from stillhouse.cli.tune import tune_student
 
     tune_student(workspace, student, trials=trials, timeout=timeout, epochs=epochs, seed=seed, warm=warm)
+
+
+def _decides(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command that decides about the champion the option that says who decides."""
+    return click.option(
+        "--actor",
+        metavar="NAME",
+        help="Who decides (default: STILLHOUSE_ACTOR, or git's user.name, or the system's user).",
+    )(command)
+
+
+@cli.command()
+@click.argument("version")
+@click.option("--reason", required=True, metavar="TEXT", help="Why, for those who read the history later.")
+@click.option("--override-gate", is_flag=True, help="Promote a version that the gate refused all the same.")
+@_decides
+@click.pass_obj
+def promote(workspace: Path, version: str, reason: str, override_gate: bool, actor: str | None) -> None:
+    """Make VERSION champion: a number, or challenger, previous or awaiting.
+
+    Its files are checked against the ledger first. Should another champion come in between, nothing happens.
+    """
+    from stillhouse.cli.promotion import promote_version
+
+    promote_version(workspace, version, reason=reason, actor=actor, override_gate=override_gate)
+
+
+@cli.command()
+@click.option("--reason", metavar="TEXT", default="rolled back by hand", show_default=True, help="Why.")
+@_decides
+@click.pass_obj
+def rollback(workspace: Path, reason: str, actor: str | None) -> None:
+    """Return to the champion before this one."""
+    from stillhouse.cli.promotion import roll_back
+
+    roll_back(workspace, reason=reason, actor=actor)
+
+
+@cli.command()
+@click.argument("version", required=False)
+@click.option("--reason", metavar="TEXT", default="approved", show_default=True, help="Why.")
+@_decides
+@click.pass_obj
+def approve(workspace: Path, version: str | None, reason: str, actor: str | None) -> None:
+    """Promote the version that waits for a person (gate.mode: approve)."""
+    from stillhouse.cli.promotion import approve_version
+
+    approve_version(workspace, version, reason=reason, actor=actor)
+
+
+@cli.command()
+@click.argument("version", required=False)
+@click.option("--reason", required=True, metavar="TEXT", help="Why.")
+@_decides
+@click.pass_obj
+def reject(workspace: Path, version: str | None, reason: str, actor: str | None) -> None:
+    """Turn down the version that waits for a person; the champion stands."""
+    from stillhouse.cli.promotion import reject_version
+
+    reject_version(workspace, version, reason=reason, actor=actor)
+
+
+@cli.command()
+@click.option("--at", metavar="TIME", help='What was in production then, such as "2026-03-12 14:00" (night.timezone).')
+@click.option("-n", "--limit", metavar="N", type=click.IntRange(min=1), help="Show the last N entries alone.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
+@click.pass_obj
+def history(workspace: Path, at: str | None, limit: int | None, as_json: bool) -> None:
+    """Show what happened to the students, and who was champion, now or at a time."""
+    from stillhouse.cli.history import show_history
+
+    show_history(workspace, at=at, limit=limit, as_json=as_json)
+
+
+@cli.command()
+@click.argument("first")
+@click.argument("second")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
+@click.pass_obj
+def compare(workspace: Path, first: str, second: str, as_json: bool) -> None:
+    """Show two versions side by side, on the data that is prepared in the workspace.
+
+    Both rank the same targets; differences are paired by user, with intervals.
+    """
+    from stillhouse.cli.compare import show_comparison
+
+    show_comparison(workspace, first, second, as_json=as_json)
 
 
 def main() -> None:

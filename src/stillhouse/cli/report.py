@@ -12,10 +12,10 @@ from rich.table import Table
 if TYPE_CHECKING:
     from tasks.summary import Summary
 
-__all__ = ["print_summary"]
+__all__ = ["FILE_WIDTH", "figure_or_dash", "plain_table", "print_summary"]
 
 #: Columns of the table where it goes to a file or a pipe.
-_FILE_WIDTH = 160
+FILE_WIDTH = 160
 
 #: Stage (before ``@``) → the figure of its metrics that is shown, and what it counts.
 _FIGURES = {
@@ -37,7 +37,7 @@ def print_summary(summary: Summary) -> None:
     """Print stages, models, the gate's verdict, the champion and where to look further."""
     console = Console(highlight=False, soft_wrap=True)
     if not console.is_terminal:
-        console.width = _FILE_WIDTH
+        console.width = FILE_WIDTH
     console.print(_stages(summary))
     console.print(_models(summary))
     console.print(_rules(summary))
@@ -45,7 +45,8 @@ def print_summary(summary: Summary) -> None:
         console.print(line, markup=False)
 
 
-def _table(title: str, *columns: tuple[str, str]) -> Table:
+def plain_table(title: str, *columns: tuple[str, str]) -> Table:
+    """Return an empty table with those columns: name and side (``left`` or ``right``)."""
     table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
     for name, side in columns:
         table.add_column(name, justify="right" if side == "right" else "left", no_wrap=True)
@@ -53,7 +54,7 @@ def _table(title: str, *columns: tuple[str, str]) -> Table:
 
 
 def _stages(summary: Summary) -> Table:
-    table = _table(
+    table = plain_table(
         f"Night {summary.night.id}", ("stage", "left"), ("", "left"), ("seconds", "right"), ("key figure", "left")
     )
     for stage in summary.stages:
@@ -76,12 +77,13 @@ def _number(value: Any) -> str:
     return f"{value:,}" if isinstance(value, int) else str(value)
 
 
-def _figure_or_dash(value: float | None) -> str:
+def figure_or_dash(value: float | None) -> str:
+    """Return a figure as the tables show it, a dash where there is none."""
     return "–" if value is None else _number(value)
 
 
 def _models(summary: Summary) -> Table:
-    table = _table(
+    table = plain_table(
         "Models (leave-one-out; tonight's time window)",
         ("model", "left"),
         ("NDCG@10", "right"),
@@ -93,16 +95,16 @@ def _models(summary: Summary) -> Table:
     )
     for model in summary.models:
         figures = (model.ndcg_at_10, model.hr_at_10, model.window_ndcg_at_10, model.bytes, model.p50_ms, model.p99_ms)
-        table.add_row(model.label, *(_figure_or_dash(figure) for figure in figures))
+        table.add_row(model.label, *(figure_or_dash(figure) for figure in figures))
     return table
 
 
 def _rules(summary: Summary) -> Table:
-    table = _table(
+    table = plain_table(
         "Gate", ("student", "left"), ("rule", "left"), ("value", "right"), ("limit", "right"), ("verdict", "left")
     )
     for verdict in summary.decision.verdicts:
         for rule in verdict.rules:
             word = "pass" if rule.passed else "inconclusive" if rule.inconclusive else "FAIL"
-            table.add_row(verdict.student, rule.name, _figure_or_dash(rule.value), _figure_or_dash(rule.limit), word)
+            table.add_row(verdict.student, rule.name, figure_or_dash(rule.value), figure_or_dash(rule.limit), word)
     return table

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-__all__ = ["run_night"]
+__all__ = ["prepare_environment", "run_night"]
 
 #: What the tools are told before they are imported; the environment wins where it says something itself.
 _QUIET = {
@@ -28,7 +28,7 @@ def run_night(workspace: Path, *, source: str | None, as_of: str | None, force: 
         StillhouseError: the night was stopped, for the reason given.
     """
     os.chdir(workspace)
-    _prepare_environment(workspace, verbose)
+    prepare_environment(workspace, verbose=verbose)
     from tasks.graph import hush
     from tasks.mending import mend
     from tasks.plan import Request, plan_night
@@ -64,7 +64,8 @@ _INTENT = {
 }
 
 
-def _prepare_environment(workspace: Path, verbose: bool) -> None:
+def prepare_environment(workspace: Path, *, verbose: bool = False) -> None:
+    """Tell the tools, before they are imported, to be quiet and to keep to ``workspace``."""
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
     if "PREFECT_API_URL" not in os.environ:

@@ -21,12 +21,13 @@ def show_status(workspace: Path, *, max_age: str | None, as_json: bool) -> int:
         1 where ``max_age`` is given and no night closed within it, otherwise 0.
     """
     limit = parse_age(max_age) if max_age else None
-    from tasks.champion import champion_line
+    from tasks.champion import awaiting_line, champion_line, repair
     from tasks.plan import standing
     from tasks.versions import require_workspace
 
     require_workspace(workspace)
     last = standing(workspace)
+    registry = repair(workspace)
     age = datetime.now(UTC) - last.closed_at if last.closed_at else None
     late = limit is not None and (age is None or age > limit)
     facts: dict[str, Any] = {
@@ -34,6 +35,7 @@ def show_status(workspace: Path, *, max_age: str | None, as_json: bool) -> int:
         "closed_at": last.closed_at.isoformat() if last.closed_at else None,
         "open": last.open,
         "champion": champion_line(workspace),
+        "awaiting": registry.awaiting,
         "stale": list(last.stale),
         "late": late,
     }
@@ -45,6 +47,8 @@ def show_status(workspace: Path, *, max_age: str | None, as_json: bool) -> int:
     if last.open:
         click.echo(f"open night   {last.open}: not closed; `stillhouse run` goes on with it")
     click.echo(facts["champion"])
+    if registry.awaiting is not None:
+        click.echo(awaiting_line(registry.awaiting))
     click.echo(f"stale        {', '.join(last.stale) if last.stale else 'nothing'}")
     if late:
         click.echo(

@@ -12,12 +12,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from stillhouse.evaluate.non_inferiority import compare
+from stillhouse.evaluate.against import Ground, against_champion, against_reference, regressions
 from stillhouse.evaluate.ranks import Ranks
 from stillhouse.evaluate.rule import Rule, at_least, at_most
 from stillhouse.params.gate import GateParams
 
-__all__ = ["Candidate", "Verdict", "choose", "judge"]
+__all__ = ["Candidate", "Rivals", "Verdict", "choose", "judge"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,6 +33,18 @@ class Candidate:
     """Its ``package.json``."""
     ranks: Ranks
     """The ranks that its evaluation kept."""
+    data: Mapping[str, Any]
+    """The verdict on the night's data (``reports/verdict.json``)."""
+    gaps: Sequence[str]
+    """What its record could not name; empty when its lineage is complete."""
+
+
+@dataclass(frozen=True, eq=False)
+class Rivals:
+    """What a student is held against, ranked on tonight's targets; None where there is none."""
+
+    champion: Ranks | None
+    reference: Ranks | None
 
 
 @dataclass(frozen=True)
@@ -68,17 +80,14 @@ class Verdict:
         }
 
 
-def judge(
-    student: Candidate, champion: Ranks | None, params: GateParams, *, order: Literal["timestamp", "position"]
-) -> Verdict:
+def judge(student: Candidate, rivals: Rivals, ground: Ground, params: GateParams) -> Verdict:
     """Return the verdict on ``student``.
 
     Args:
         student: what was measured of it.
-        champion: the ranks of the champion's evaluation on the same night; None where there is no champion yet.
+        rivals: the ranks of the champion and of the fixed reference on the same night.
+        ground: the targets on which they are compared, and the slices among them.
         params: the section ``gate`` of params.yaml.
-        order: what orders the source's events; positions allow no time window, and
-            leave-one-out's targets are compared instead.
     """
     found = student.metrics["leave_one_out"] or {}
     ndcg, baseline = found.get("ndcg_at_10"), _popularity(student.metrics)
@@ -92,7 +101,11 @@ def judge(
             at_most("bytes", "bytes of the model", student.metrics["bytes"], params.max_bytes),
             at_most("latency", "p99 latency of one request in ms", student.timings["p99_ms"], params.max_p99_ms),
             at_most("parity", "largest difference from the checkpoint", package["parity"], package["parity_limit"]),
-            compare(student.ranks, champion, params, order),
+            _data(student.data, params.max_quarantined),
+            _lineage(student.gaps),
+            against_champion(student.ranks, rivals.champion, ground, params),
+            against_reference(student.ranks, rivals.reference, ground, params),
+            regressions(student.ranks, rivals.champion, ground, params),
         ),
     )
 
@@ -128,6 +141,24 @@ def choose(
         return float(one.metrics["bytes"] if rule == "smallest" else one.timings["p50_ms"])
 
     return min(running, key=lambda one: (value(one), one.metrics["bytes"], one.name)).name
+
+
+def _data(verdict: Mapping[str, Any], limit: float) -> Rule:
+    if not verdict["passed"]:
+        broken = [check["text"] for check in verdict["checks"] if check["level"] == "table" and not check["passed"]]
+        return Rule(
+            "data", None, limit, False, f"the night's data must be fit to learn from, found: {'; '.join(broken)}"
+        )
+    rows = verdict["snapshot_rows"]
+    share = verdict["quarantined_rows"] / rows if rows else None
+    return at_most("data", "share of the night's rows in quarantine", share, limit)
+
+
+def _lineage(gaps: Sequence[str]) -> Rule:
+    text = "the record names all that the student came from"
+    if gaps:
+        text = f"the record must name all that the student came from, it lacks {', '.join(gaps)}"
+    return Rule("lineage", len(gaps), 0, not gaps, text)
 
 
 def _popularity(metrics: Mapping[str, Any]) -> float | None:

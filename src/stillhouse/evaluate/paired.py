@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["common_rows", "lower_bound"]
+__all__ = ["common_rows", "interval", "lower_bound"]
 
 Ints = NDArray[np.int64]
 
@@ -56,6 +56,23 @@ def lower_bound(differences: NDArray[np.float64], confidence: float, resamples: 
     >>> lower_bound(np.full(50, 0.25), 0.95, 200, seed=1)
     0.25
     """
+    # "lower" takes one of the means rather than a value between two: never above the quantile.
+    return float(np.quantile(_means(differences, resamples, seed), 1.0 - confidence, method="lower"))
+
+
+def interval(differences: NDArray[np.float64], confidence: float, resamples: int, seed: int) -> tuple[float, float]:
+    """Return the two-sided percentile bootstrap interval of the mean difference, with the arguments of `lower_bound`.
+
+    >>> interval(np.full(50, 0.25), 0.95, 200, seed=1)
+    (0.25, 0.25)
+    """
+    means, outside = _means(differences, resamples, seed), (1.0 - confidence) / 2
+    low = np.quantile(means, outside, method="lower")
+    return float(low), float(np.quantile(means, 1.0 - outside, method="higher"))
+
+
+def _means(differences: NDArray[np.float64], resamples: int, seed: int) -> NDArray[np.float64]:
+    """Return the means of ``resamples`` draws of users, float64 [resamples]."""
     n = len(differences)
     if n == 0:
         raise ValueError("a bound needs at least one user, got none")
@@ -65,8 +82,7 @@ def lower_bound(differences: NDArray[np.float64], confidence: float, resamples: 
         differences[generator.integers(0, n, (min(at_once, resamples - done), n), dtype=np.int32)].mean(axis=1)
         for done in range(0, resamples, at_once)
     ]
-    # "lower" takes one of the means rather than a value between two: never above the quantile.
-    return float(np.quantile(np.concatenate(means), 1.0 - confidence, method="lower"))
+    return np.concatenate(means)
 
 
 def _occurrence(users: Ints, items: Ints) -> Ints:

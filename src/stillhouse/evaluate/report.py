@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from stillhouse.data.sequences import Sequences
+from stillhouse.data.sequences import Sequences, Split
 from stillhouse.evaluate.metrics import coverage, popularity_bias, ranking_metrics
 from stillhouse.evaluate.scoring import History, Scored
 from stillhouse.evaluate.slices import slice_masks, slice_metrics
 
-__all__ = ["Catalogue", "protocol_metrics", "protocol_slices"]
+__all__ = ["Catalogue", "protocol_metrics", "protocol_slices", "target_masks"]
 
+Ints = NDArray[np.int64]
 Figures = dict[str, float | int | None]
 
 
@@ -46,12 +48,34 @@ def protocol_metrics(scored: Scored, catalogue: Catalogue) -> Figures | None:
 
 def protocol_slices(scored: Scored, catalogue: Catalogue) -> dict[str, Figures]:
     """Return a protocol's ranking figures for each slice of users and items."""
-    masks = slice_masks(
-        scored.lengths,
-        np.asarray(catalogue.sequences.train_length, dtype=np.int64)[scored.users],
-        scored.items,
+    masks = _masks(scored.users, scored.lengths, scored.items, catalogue)
+    return slice_metrics(masks, scored.users, scored.ranks, catalogue.ks, catalogue.sequences.n_items)
+
+
+def target_masks(
+    split: Split, catalogue: Catalogue, categories: Sequence[str | None] | None = None
+) -> dict[str, NDArray[np.bool_]]:
+    """Return which targets of ``split`` belong to each slice: bool [n], in the order of its ranks.
+
+    Args:
+        split: whose targets.
+        catalogue: as for `protocol_slices`.
+        categories: by item index; each becomes the slice ``category NAME`` of its items.
+    """
+    targets = np.asarray(catalogue.sequences.targets(split), dtype=np.int64)
+    masks = _masks(targets[:, 0], targets[:, 1], targets[:, 2], catalogue)
+    if categories is not None:
+        names = np.array([name or "" for name in categories], dtype=object)[targets[:, 2]]
+        masks |= {f"category {name}": names == name for name in sorted(set(names) - {""})}
+    return masks
+
+
+def _masks(users: Ints, lengths: Ints, items: Ints, catalogue: Catalogue) -> dict[str, NDArray[np.bool_]]:
+    return slice_masks(
+        lengths,
+        np.asarray(catalogue.sequences.train_length, dtype=np.int64)[users],
+        items,
         catalogue.popularity,
         short=catalogue.short_history,
         head_share=catalogue.head_share,
     )
-    return slice_metrics(masks, scored.users, scored.ranks, catalogue.ks, catalogue.sequences.n_items)

@@ -41,7 +41,7 @@ class Entry(Frozen):
     verdict: str | None = None
     """SHA-256 of the gate's decision."""
     replaces: int | None = None
-    """For ``promoted`` and ``rolled_back``: the champion that the decision was made against."""
+    """For ``promoted``, ``rolled_back`` and ``awaiting``: the champion that the decision was made against."""
     reason: str
     actor: str
     """Who: ``gate``, or a person's name."""

@@ -9,9 +9,10 @@ from datetime import date
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+from stillhouse.errors import RegistryError
 from stillhouse.lineage.graph import find_output, stages_behind
 
-__all__ = ["environment", "gather"]
+__all__ = ["environment", "gaps", "gather"]
 
 #: Version of the predicate's layout.
 _FORMAT = 1
@@ -104,6 +105,24 @@ def gather(
         "environment": environment(),
     }
     return {key: _plain(value) for key, value in predicate.items()}
+
+
+def gaps(lock: Mapping[str, Any], student: str, runs: Mapping[str, str]) -> list[str]:
+    """Return what a record of ``student`` could not name: links without content, stages without a tracking run.
+
+    Args:
+        lock: ``dvc.lock``.
+        student: the student's name in ``params.yaml``.
+        runs: stage → tracking run that made its outputs.
+    """
+    try:
+        stages, _ = stages_behind(lock, [f"package@{student}"], runs)
+    except RegistryError as error:
+        return [str(error)]
+    missing = [
+        name for name, (stage, output) in _LINKS.items() if find_output(stages, stage.format(student), output) is None
+    ]
+    return missing + [f"the tracking run of {stage['name']}" for stage in stages if stage["name"] not in runs]
 
 
 def _named(link: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,23 +2,45 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 from zoneinfo import available_timezones
 
 import pydantic
 
 from stillhouse.params.base import Frozen
 
-__all__ = ["GateParams", "NightParams"]
+__all__ = ["GateParams", "NightParams", "SlicesParams"]
+
+
+class SlicesParams(Frozen):
+    """Parts of the users and items that must not regress against the champion."""
+
+    margin: float = pydantic.Field(ge=0.0, lt=1.0)
+    """How much of the champion's NDCG@10 a part may lose (relative) before it counts as a regression."""
+    min_users: int = pydantic.Field(ge=1)
+    """Parts with fewer users are left out: they can show nothing."""
+    categories: bool
+    """Whether each category of items is a part too."""
 
 
 class GateParams(Frozen):
     """What a student must clear to become champion."""
 
+    mode: Literal["automatic", "approve"] = "automatic"
+    """``approve``: the student that is chosen waits for a person (``stillhouse approve``, ``stillhouse reject``)."""
     choose: Literal["best_ndcg", "smallest", "fastest"]
     """Which of the students that pass is promoted."""
+    against_champion: Literal["non_inferiority", "superiority"]
+    """``superiority``: the student must be shown to be better, and ``margin`` is not used."""
     margin: float = pydantic.Field(ge=0.0, lt=1.0)
     """How much of the champion's NDCG@10 may be lost (relative) and still pass."""
+    reference: Literal["first", "none"] | Annotated[int, pydantic.Field(ge=1)]
+    """What many small losses add up against: the first champion that there was, a version, or nothing."""
+    reference_margin: float = pydantic.Field(ge=0.0, lt=1.0)
+    """How much of the reference's NDCG@10 may be lost (relative)."""
+    slices: SlicesParams
+    max_quarantined: float = pydantic.Field(ge=0.0, le=1.0)
+    """Largest share of the night's rows in quarantine with which a student may be promoted."""
     confidence: float = pydantic.Field(gt=0.5, lt=1.0)
     """One-sided confidence of the paired bootstrap bound."""
     resamples: int = pydantic.Field(ge=100)

@@ -23,10 +23,10 @@ from stillhouse.params.evaluate import EvaluateParams
 from stillhouse.reporting import Reporter
 from stillhouse.serve.student import Student
 
-__all__ = ["evaluate", "measure"]
+__all__ = ["SPLITS", "evaluate", "measure", "rank"]
 
 #: Which held-out targets a protocol ranks.
-_SPLITS: dict[Protocol, Split] = {"leave_one_out": "test", "time_window": "window"}
+SPLITS: dict[Protocol, Split] = {"leave_one_out": "test", "time_window": "window"}
 
 #: What an evaluation repeats from the package, so that one file says it all.
 _FROM_PACKAGE = ("bytes", "parameters", "parameters_without_embeddings", "flops")
@@ -85,12 +85,9 @@ def measure(
     Tonight's ``repeat_items`` decides what is filtered, whatever the package was made with.
     """
     words, events = Vocabulary.load(vocabulary), Sequences.open(sequences)
-    events.require(words)
     student = Student.load(package, threads=params.threads)
     catalogue = Catalogue(events, words.popularity, params.ks, params.short_history, params.head_share)
-    scored = {name: _score(student, events, words, split, params, reporter) for name, split in _SPLITS.items()}
-    slices = {name: protocol_slices(rows, catalogue) for name, rows in scored.items() if len(rows.ranks)}
-    write_evaluation(evaluation, scored, words.n_items, slices)
+    scored = rank(student, words, catalogue, evaluation, params, reporter)
     write_json(timings, _timings(package, student, events, words, params))
     card = read_json(package / "package.json")
     return {
@@ -98,6 +95,23 @@ def measure(
         "popularity": {"leave_one_out": protocol_metrics(_popularity(events, words, params), catalogue)},
         **{key: card[key] for key in _FROM_PACKAGE},
     }
+
+
+def rank(
+    student: Student,
+    words: Vocabulary,
+    catalogue: Catalogue,
+    evaluation: Path,
+    params: EvaluateParams,
+    reporter: Reporter,
+) -> dict[Protocol, Scored]:
+    """Rank every held-out target with ``student``, keep the ranks in ``evaluation`` and return what was scored."""
+    events = catalogue.sequences
+    events.require(words)
+    scored = {name: _score(student, events, words, split, params, reporter) for name, split in SPLITS.items()}
+    slices = {name: protocol_slices(rows, catalogue) for name, rows in scored.items() if len(rows.ranks)}
+    write_evaluation(evaluation, scored, words.n_items, slices)
+    return scored
 
 
 def _score(

@@ -27,6 +27,7 @@ __all__ = [
     "log_model_metrics",
     "open_night_run",
     "quoted",
+    "read_file",
     "safe_name",
     "search_run",
     "stage_run",
@@ -152,6 +153,18 @@ def log_dict(workspace: Path, run_id: str, value: Any, name: str) -> None:
         path = Path(temporary) / base
         path.write_text(json.dumps(value, sort_keys=True, indent=1) + "\n", encoding="utf-8")
         log_files(workspace, run_id, path, folder or None)
+
+
+def read_file(workspace: Path, run_id: str, name: str) -> bytes | None:
+    """Return the bytes of the file ``name`` that was kept with the run; ``None`` where there is none."""
+    from mlflow.exceptions import MlflowException
+
+    client = connect(workspace).client
+    with tempfile.TemporaryDirectory() as temporary:
+        try:
+            return Path(client.download_artifacts(run_id, name, temporary)).read_bytes()
+        except (MlflowException, OSError):
+            return None
 
 
 class StageRun:

@@ -9,13 +9,20 @@ import math
 import numpy as np
 import pytest
 
-from stillhouse.evaluate.gate import Candidate, Verdict, choose, judge
+from stillhouse.evaluate import gate
+from stillhouse.evaluate.against import Ground
+from stillhouse.evaluate.gate import Candidate, Rivals, Verdict, choose
 from stillhouse.evaluate.ranks import RankRows, Ranks
-from stillhouse.params.gate import GateParams
+from stillhouse.params.gate import GateParams, SlicesParams
 
 PARAMS = GateParams(
     choose="best_ndcg",
+    against_champion="non_inferiority",
     margin=0.02,
+    reference="first",
+    reference_margin=0.05,
+    slices=SlicesParams(margin=0.1, min_users=20, categories=True),
+    max_quarantined=0.05,
     confidence=0.95,
     resamples=500,
     min_users=20,
@@ -48,8 +55,15 @@ def candidate(name: str = "gru", **changes: object) -> Candidate:
         timings={"p50_ms": 0.5, "p99_ms": 2.0},
         package={"parity": 1e-6, "parity_limit": 1e-4},
         ranks=ranks([3] * 50, [3] * 50),
+        data={"passed": True, "checks": [], "snapshot_rows": 100, "quarantined_rows": 2},
+        gaps=[],
     )
     return dataclasses.replace(one, **changes)
+
+
+def judge(student, champion, params, *, order, reference=None, masks=None) -> Verdict:
+    ground = Ground.of(order, {"time_window": masks or {}})
+    return gate.judge(student, Rivals(champion, reference), ground, params)
 
 
 def with_metrics(**changes: object) -> Candidate:
@@ -80,6 +94,10 @@ def test_every_rule_prints_value_and_limit() -> None:
         "bytes": "bytes of the model is 800, at most 1,000 asked",
         "latency": "p99 latency of one request in ms is 2, at most 5 asked",
         "parity": "largest difference from the checkpoint is 1e-06, at most 0.0001 asked",
+        "data": "share of the night's rows in quarantine is 0.02, at most 0.05 asked",
+        "lineage": "the record names all that the student came from",
+        "reference": "no reference: there is nothing to have drifted from",
+        "slices": "no slice is shown to have regressed (0 looked at, 0 too small)",
         "non_inferiority": (
             "NDCG@10 on tonight's time window: 0.5000 against the champion's 0.4307 over 50 users; "
             "the difference is above +0.0693 with confidence 0.95, at least -0.0086 asked"
@@ -161,6 +179,68 @@ def test_a_noisy_student_fails_though_its_mean_is_higher() -> None:
     assert one.value < one.limit
     assert not one.passed
     assert not one.inconclusive
+
+
+def test_superiority_asks_for_a_student_that_is_shown_to_be_better() -> None:
+    strict = PARAMS.model_copy(update={"against_champion": "superiority"})
+    champion = np.full(400, 3)
+    better = champion.copy()
+    better[:40] = 1
+    assert judge(candidate(ranks=ranks(better)), ranks(champion), strict, order="timestamp").passed
+    same = judge(candidate(ranks=ranks(champion)), ranks(champion), strict, order="timestamp")
+    assert failed(same) == ["superiority"]
+    assert "more than 0 asked" in same.reason
+
+
+def test_small_losses_do_not_add_up_beyond_the_reference() -> None:
+    reference, champion, student = (np.full(400, 3) for _ in range(3))
+    champion[:60], student[:64] = 4, 4  # 1 % below the champion before each time, until the sum is too much
+    strict = PARAMS.model_copy(update={"reference_margin": 0.02})
+    given = {"order": "timestamp", "reference": ranks(reference)}
+    assert judge(candidate(ranks=ranks(student)), ranks(champion), PARAMS, **given).passed
+    verdict = judge(candidate(ranks=ranks(student)), ranks(champion), strict, **given)
+    assert failed(verdict) == ["reference"]
+    assert "the reference's 0.5000 over 400 users" in verdict.reason
+
+
+def test_a_slice_that_is_shown_to_regress_stops_the_student_and_a_small_one_does_not() -> None:
+    champion = np.full(400, 3)
+    student = np.full(400, 2)
+    student[:30] = 9
+    masks = {"tail": np.arange(400) < 30, "head": np.arange(400) >= 30, "new_users": np.arange(400) < 10}
+    verdict = judge(candidate(ranks=ranks(student)), ranks(champion), PARAMS, order="timestamp", masks=masks)
+    assert failed(verdict) == ["slices"]
+    assert "tail (0.5000 to 0.3010 over 30 users" in verdict.reason
+    assert "new_users" not in verdict.reason
+    few = {"new_users": masks["new_users"]}
+    passed = judge(candidate(ranks=ranks(student)), ranks(champion), PARAMS, order="timestamp", masks=few)
+    assert "(0 looked at, 1 too small)" in rule(passed, "slices").text
+    assert passed.passed
+
+
+def test_a_noisy_slice_is_not_shown_to_regress() -> None:
+    generator = np.random.default_rng(4)
+    champion, student = (generator.permutation(np.tile([1, 60], 20)) for _ in range(2))
+    masks = {"tail": np.ones(40, dtype=bool)}
+    verdict = judge(candidate(ranks=ranks(student)), ranks(champion), PARAMS, order="timestamp", masks=masks)
+    assert rule(verdict, "slices").passed
+    assert not rule(verdict, "non_inferiority").passed
+
+
+def test_a_night_of_bad_data_promotes_nobody() -> None:
+    table = {"level": "table", "passed": False, "text": "too few rows"}
+    bad = {"passed": False, "checks": [table], "snapshot_rows": 9, "quarantined_rows": 0}
+    verdict = judge(candidate(data=bad), None, PARAMS, order="timestamp")
+    assert failed(verdict) == ["data"]
+    assert "too few rows" in verdict.reason
+    dirty = candidate().data | {"quarantined_rows": 6}
+    assert failed(judge(candidate(data=dirty), None, PARAMS, order="timestamp")) == ["data"]
+
+
+def test_a_record_with_gaps_promotes_nobody() -> None:
+    verdict = judge(candidate(gaps=["soft_targets"]), None, PARAMS, order="timestamp")
+    assert failed(verdict) == ["lineage"]
+    assert "it lacks soft_targets" in verdict.reason
 
 
 def test_too_few_users_are_inconclusive_however_good_the_student_is() -> None:

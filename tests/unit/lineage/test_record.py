@@ -7,7 +7,7 @@ import yaml
 from stillhouse.errors import RegistryError
 from stillhouse.lineage.graph import find_output, stages_behind
 from stillhouse.lineage.model_card import model_card
-from stillhouse.lineage.record import environment, gather
+from stillhouse.lineage.record import environment, gaps, gather
 from stillhouse.lineage.statement import build, canonical
 
 
@@ -106,6 +106,20 @@ def test_a_student_rests_on_its_own_stages_and_on_no_other_students(arguments):
         "ingest", "validate", "prepare", "train_teacher", "export_soft_targets", "train_student@gru", "package@gru",
         "evaluate@gru", "evaluate_champion",
     ]  # fmt: skip
+
+
+def test_a_whole_record_has_no_gaps(lock):
+    assert gaps(lock, "gru", dict.fromkeys(lock["stages"], "run")) == []
+
+
+def test_what_a_record_could_not_name_is_a_gap(lock):
+    runs = dict.fromkeys(lock["stages"], "run")
+    del runs["train_teacher"]
+    assert gaps(lock, "gru", runs) == ["the tracking run of train_teacher"]
+    lock["stages"]["export_soft_targets"]["outs"] = []
+    assert "soft_targets" in gaps(lock, "gru", runs)
+    del lock["stages"]["package@gru"]
+    assert "must hold the stage package@gru" in gaps(lock, "gru", runs)[0]
 
 
 def test_every_input_and_output_stands_with_its_hash_and_argument(arguments):

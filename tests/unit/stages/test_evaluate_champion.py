@@ -32,13 +32,16 @@ TONIGHT = [[1, 2, 3, 4], [3, 1, 2, 5], [5, 4, 1], [4, 5, 6]]
 
 @pytest.fixture
 def run(tmp_path: Path) -> Callable[..., dict[str, Any]]:
-    def stage(champion: Path, vocabulary: Path, sequences: Path) -> dict[str, Any]:
+    def stage(champion: Path, vocabulary: Path, sequences: Path, reference: Path | None = None) -> dict[str, Any]:
+        write_none(tmp_path / "none")
         return dict(
             evaluate_champion(
                 champion=champion,
+                reference=reference or tmp_path / "none",
                 vocabulary=vocabulary,
                 sequences=sequences,
                 evaluation=tmp_path / "_champion",
+                reference_evaluation=tmp_path / "_reference",
                 timings=tmp_path / "_champion.json",
                 params=PARAMS,
                 reporter=SilentReporter(),
@@ -89,6 +92,18 @@ def test_a_champion_of_tonights_vocabulary_is_evaluated_as_any_student(
     assert as_champion == as_student
     for name in ("ranks.parquet", "slices.json"):
         assert (tmp_path / "_champion" / name).read_bytes() == (tmp_path / "student" / name).read_bytes()
+
+
+def test_the_reference_is_ranked_as_the_champion_would_be(run, make_sequences, make_package, tmp_path: Path) -> None:
+    reference = make_package(make_sequences(EARLIER, name="earlier")[0])
+    vocabulary, sequences = make_sequences(TONIGHT, name="tonight", window=1)
+    champion = make_package(vocabulary, name="later")
+    run(champion, vocabulary, sequences, reference)
+    kept = (tmp_path / "_reference" / "ranks.parquet").read_bytes()
+    assert kept != (tmp_path / "_champion" / "ranks.parquet").read_bytes()
+    run(reference, vocabulary, sequences)
+    assert kept == (tmp_path / "_champion" / "ranks.parquet").read_bytes()
+    assert read_ranks(tmp_path / "_reference") is None
 
 
 def test_unknown_events_leave_the_known_ones_in_the_history(run, make_sequences, make_package, tmp_path: Path) -> None:

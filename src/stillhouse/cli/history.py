@@ -1,0 +1,77 @@
+"""``stillhouse history``: what was in production when, and why."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from rich.console import Console
+
+from stillhouse.cli.report import FILE_WIDTH, plain_table
+
+if TYPE_CHECKING:
+    from tasks.history import History
+
+__all__ = ["show_history"]
+
+_AT = "%Y-%m-%d %H:%M:%S %Z"
+
+
+def show_history(workspace: Path, *, at: str | None, limit: int | None, as_json: bool) -> None:
+    """Print the ledger's entries and what they add up to.
+
+    Raises:
+        ParamsError: ``at`` is no time.
+        RegistryError: the ledger is not whole.
+    """
+    from tasks.history import history
+    from tasks.versions import require_workspace
+
+    require_workspace(workspace)
+    told = history(workspace, at)
+    if as_json:
+        click.echo(json.dumps(_facts(told), indent=1))
+        return
+    shown = told.entries if limit is None else told.entries[-limit:]
+    if shown:
+        console = Console(highlight=False, soft_wrap=True)
+        if not console.is_terminal:
+            console.width = FILE_WIDTH
+        columns = ("entry", "time", "what", "version", "student", "night", "by", "reason")
+        table = plain_table("", *((name, "right" if name in ("entry", "version") else "left") for name in columns))
+        for one in shown:
+            entry = one.entry
+            table.add_row(
+                *(str(one.number), told.time(entry).strftime(_AT), entry.kind.replace("_", " "), str(entry.version)),
+                *(entry.name, entry.night or "–", entry.actor, entry.reason),
+            )
+        console.print(table)
+    when = "" if told.at is None else f" at {told.at.strftime(_AT)}"
+    champion = told.champion
+    if champion is None:
+        click.echo(f"champion{when}: none")
+        return
+    since = told.time(champion).strftime(_AT)
+    click.echo(
+        f"champion{when}: student version {champion.version} ({champion.name}), since {since}, "
+        f"{champion.kind.replace('_', ' ')} by {champion.actor}: {champion.reason}"
+    )
+    for name in ("previous", "challenger", "awaiting"):
+        if (version := getattr(told.state, name)) is not None:
+            click.echo(f"{name}: student version {version}")
+
+
+def _facts(told: History) -> dict[str, Any]:
+    champion = told.champion
+    return {
+        "at": told.at.isoformat() if told.at else None,
+        "champion": champion and champion.model_dump(mode="json"),
+        "previous": told.state.previous,
+        "challenger": told.state.challenger,
+        "awaiting": told.state.awaiting,
+        "entries": [
+            {"number": one.number, "hash": one.hash} | one.entry.model_dump(mode="json") for one in told.entries
+        ],
+    }
