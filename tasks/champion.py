@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from stillhouse.data.files import sha256_tree
-from stillhouse.errors import RegistryError
+from stillhouse.errors import AlteredError, RegistryError
 from stillhouse.lineage.entry import Anchor, Numbered
 from stillhouse.lineage.ledger import head, verify_chain
 from stillhouse.lineage.projection import State, state
@@ -124,7 +124,7 @@ def fetch_package(root: Path, version: int, digest: str, target: Path) -> Path:
     """
     versions_store.download(root, version, target)
     if (found := sha256_tree(target)) != digest:
-        raise RegistryError(
+        raise AlteredError(
             f"the package of version {version} must hash to {digest[:12]}, as the ledger names it, found {found[:12]}: "
             "the registry's files were altered; restore them from a backup"
         )

@@ -30,7 +30,7 @@ __all__ = ["Night", "Plan", "close_night", "closed_night", "last_closed", "open_
 NIGHT_FILE = "night.yaml"
 PREVIOUS = "previous"
 #: What a closed night hands to the next, beside its students and the champion: name → path.
-_HANDED_ON = {
+HANDED_ON = {
     "vocabulary": "data/vocabulary",
     "profile": "data/profile",
     "teacher": "models/teacher",
@@ -38,7 +38,7 @@ _HANDED_ON = {
 }
 #: What of it a cold night does without: the weights, and what they said.
 _WARM = ("teacher", "soft_targets")
-_STUDENTS = "models/students"
+STUDENTS = "models/students"
 _TAGGED = (NIGHT_FILE, "previous.dvc", versions.LOCK)
 
 
@@ -187,7 +187,7 @@ def _restore_previous(root: Path, revised: str) -> None:
 def _fill_previous(root: Path, night: Night) -> None:
     fresh = root / STATE / "previous.new"
     shutil.rmtree(fresh, ignore_errors=True)
-    for name, path in _HANDED_ON.items():
+    for name, path in HANDED_ON.items():
         if night.previous is None or (name in _WARM and night.cold):
             write_none(fresh / name)
         elif not graph.copy_at(root, _commit(root, night.previous), path, fresh / name):
@@ -195,7 +195,7 @@ def _fill_previous(root: Path, night: Night) -> None:
                 f"night {night.previous} must have left {path}, found nothing: dvc.yaml and tasks/night.py differ"
             )
     for name in _student_names(root):
-        path = f"{_STUDENTS}/{name}"
+        path = f"{STUDENTS}/{name}"
         kept = night.previous is not None and not night.cold
         if not (kept and graph.copy_at(root, _commit(root, night.previous or ""), path, fresh / "students" / name)):
             write_none(fresh / "students" / name)

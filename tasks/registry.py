@@ -16,6 +16,7 @@ from tasks.champion import ledger_anchors, repair
 from tasks.gate import Decision
 from tasks.night import Night
 from tasks.record import record_of
+from tasks.signing import envelope_of
 
 __all__ = ["promote", "register"]
 
@@ -42,6 +43,7 @@ def register(root: Path, night: Night, decision: Decision, run_id: str) -> dict[
             name=name,
             digest=record.package,
             statement=record.statement,
+            envelope=envelope_of(record.statement),
             card=record.card,
             metrics=record.metrics,
             verdict="passed" if verdict.passed else "refused",

@@ -12,6 +12,7 @@
     ├── ServingError           a request that no model can answer
     ├── NightError             a night cannot be opened, resumed or closed
     └── RegistryError          the registry or the ledger refuses
+        └── AlteredError       something kept is not what its hash says
 
 Anything else is a defect: it keeps its traceback and exits with 1.
 
@@ -25,6 +26,7 @@ import difflib
 from collections.abc import Iterable
 
 __all__ = [
+    "AlteredError",
     "DataError",
     "NightError",
     "PackageError",
@@ -84,6 +86,10 @@ class NightError(StillhouseError):
 
 class RegistryError(StillhouseError):
     """The registry or the ledger refuses."""
+
+
+class AlteredError(RegistryError):
+    """Something that the registry or the ledger keeps is not what its hash says."""
 
 
 def one_line(text: str) -> str:

@@ -14,6 +14,7 @@ from types import SimpleNamespace
 
 import filelock
 import pytest
+from keys import new_keys
 from workspaces import TINY, Workspace, clone, make_workspace
 
 
@@ -58,9 +59,10 @@ def first_table(first_night):
 
 @pytest.fixture(scope="session")
 def second(once, template):
-    """A workspace whose second night has closed, with dirty code and a stray file in it.
+    """A workspace whose second night has closed, signed, with dirty code and a stray file in it.
 
-    ``before`` and ``after`` the run: git's status and params.yaml; ``printed``: what it printed.
+    ``key``: file of the public key. ``before`` and ``after`` the run: git's status and params.yaml.
+    ``printed``: what it printed.
     """
 
     def make(root):
@@ -76,8 +78,10 @@ def second(once, template):
             return [status.stdout, (root / "params.yaml").read_text()]
 
         before = seen()
-        printed = workspace.run("run", "--as-of", "2026-03-03").out
-        return {"printed": printed, "before": before, "after": seen()}
+        private, public = new_keys()
+        Path(f"{root}.pem").write_bytes(public)
+        printed = workspace.run("run", "--as-of", "2026-03-03", env={"STILLHOUSE_SIGNING_KEY": private.decode()}).out
+        return {"printed": printed, "before": before, "after": seen(), "key": f"{root}.pem"}
 
     workspace, notes = once("second", make)
     return SimpleNamespace(workspace=workspace, **notes)

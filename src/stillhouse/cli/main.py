@@ -27,6 +27,8 @@ Examples:
   stillhouse rollback                         return to the champion before
   stillhouse history --at "2026-03-12 14:00"  what was in production then, and why
   stillhouse compare champion challenger      two versions side by side
+  stillhouse audit student@champion           where it came from, every link checked again
+  stillhouse reproduce champion               make it again and compare, byte for byte
 """
 
 
@@ -244,6 +246,42 @@ def compare(workspace: Path, first: str, second: str, as_json: bool) -> None:
     from stillhouse.cli.compare import show_comparison
 
     show_comparison(workspace, first, second, as_json=as_json)
+
+
+@cli.command()
+@click.argument("what", required=False)
+@click.option("--data", metavar="MD5|PATH", help="Forward: list every student that this file of a snapshot reached.")
+@click.option("--require-signature", is_flag=True, help="Fail where the record is not signed by a trusted key.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
+@click.pass_obj
+def audit(workspace: Path, what: str | None, data: str | None, require_signature: bool, as_json: bool) -> None:
+    """Check everything that a student came from: WHAT is student@champion, a version, or a package on disk.
+
+    Every link is named by its content's hash and checked again: verified, missing or altered. Exits with 1 unless
+    all are verified.
+    """
+    from stillhouse.cli.audit import show_audit, show_reached
+
+    if (what is None) == (data is None):
+        raise ParamsError("one of WHAT and --data must be given, got " + ("neither" if what is None else "both"))
+    if data is not None:
+        sys.exit(show_reached(workspace, data, as_json=as_json))
+    sys.exit(show_audit(workspace, str(what), as_json=as_json, require_signature=require_signature))
+
+
+@cli.command()
+@click.argument("version")
+@click.option("--keep", type=click.Path(path_type=Path), help="Keep the scratch clone in this folder, which is made.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
+@click.pass_obj
+def reproduce(workspace: Path, version: str, keep: Path | None, as_json: bool) -> None:
+    """Make VERSION again: its night's code and inputs in a scratch clone, every stage but ingest run anew.
+
+    Says which outputs are byte-identical and how far the others differ. Exits with 1 where one differs that need not.
+    """
+    from stillhouse.cli.reproduce import show_reproduction
+
+    sys.exit(show_reproduction(workspace, version, keep=keep.resolve() if keep else None, as_json=as_json))
 
 
 def main() -> None:

@@ -22,7 +22,9 @@ import pyarrow.parquet as pq
 
 __all__ = [
     "NONE",
+    "NONE_BYTES",
     "is_none",
+    "md5_file",
     "md5_of_files",
     "read_json",
     "replacing",
@@ -36,6 +38,8 @@ __all__ = [
 
 #: The only file of a ``previous/`` directory that holds nothing from last night.
 NONE = "none.json"
+#: What stands in it.
+NONE_BYTES = b'{\n "none": true\n}\n'
 
 _CHUNK = 1 << 20
 
@@ -110,7 +114,12 @@ def sha256_tree(path: Path) -> str:
 def md5_of_files(path: Path) -> dict[str, str]:
     """Return relative name → MD5 of every file below ``path``: the names that DVC knows their contents by."""
     files = sorted((file.relative_to(path).as_posix(), file) for file in path.rglob("*") if file.is_file())
-    return {name: _digest(file, hashlib.md5(usedforsecurity=False)) for name, file in files}
+    return {name: md5_file(file) for name, file in files}
+
+
+def md5_file(path: Path) -> str:
+    """Return the MD5 of the file's bytes: the name that DVC knows them by."""
+    return _digest(path, hashlib.md5(usedforsecurity=False))
 
 
 def is_none(path: Path) -> bool:
@@ -121,7 +130,7 @@ def is_none(path: Path) -> bool:
 def write_none(path: Path) -> None:
     """Make the directory ``path`` stand for *nothing from last night*."""
     path.mkdir(parents=True, exist_ok=True)
-    write_json(path / NONE, {"none": True})
+    write_bytes(path / NONE, NONE_BYTES)
 
 
 def write_parquet(path: Path, table: pa.Table) -> None:

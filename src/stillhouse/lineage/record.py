@@ -12,7 +12,7 @@ from typing import Any
 from stillhouse.errors import RegistryError
 from stillhouse.lineage.graph import find_output, stages_behind
 
-__all__ = ["environment", "gaps", "gather"]
+__all__ = ["environment", "gaps", "gather", "plain"]
 
 #: Version of the predicate's layout.
 _FORMAT = 1
@@ -104,7 +104,7 @@ def gather(
         "runs": runs,
         "environment": environment(),
     }
-    return {key: _plain(value) for key, value in predicate.items()}
+    return {key: plain(value) for key, value in predicate.items()}
 
 
 def gaps(lock: Mapping[str, Any], student: str, runs: Mapping[str, str]) -> list[str]:
@@ -163,12 +163,12 @@ def environment() -> dict[str, Any]:
     }
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """Return ``value`` as JSON has it: dates as ISO text, tuples as lists, keys as text."""
     if isinstance(value, Mapping):
-        return {str(key): _plain(inner) for key, inner in value.items()}
+        return {str(key): plain(inner) for key, inner in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(inner) for inner in value]
+        return [plain(inner) for inner in value]
     if isinstance(value, date):
         return value.isoformat()
     return value

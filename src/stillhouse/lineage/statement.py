@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from stillhouse.data.files import sha256_file
-from stillhouse.errors import RegistryError, one_line
+from stillhouse.errors import AlteredError, RegistryError, one_line
 
 __all__ = ["PREDICATE_TYPE", "build", "canonical", "digest", "mismatches", "read", "subjects"]
 
@@ -64,7 +64,7 @@ def _validate(statement: Any, where: str) -> None:
     try:
         Statement.copy_from_pb(ParseDict(statement, Proto())).validate()
     except (ValueError, TypeError, AttributeError, ParseError) as error:
-        raise RegistryError(one_line(f"{where} must be an in-toto Statement: {error}")) from None
+        raise AlteredError(one_line(f"{where} must be an in-toto Statement: {error}")) from None
 
 
 def _check_numbers(value: Any, where: str) -> None:
@@ -96,17 +96,17 @@ def read(data: bytes, where: str = "lineage.json") -> dict[str, Any]:
         where: the file's name, for errors.
 
     Raises:
-        RegistryError: it is no JSON, no in-toto Statement, one of another kind, or not canonical.
+        AlteredError: it is no JSON, no in-toto Statement, one of another kind, or not canonical.
     """
     try:
         plain = json.loads(data)
     except ValueError as error:
-        raise RegistryError(one_line(f"{where} must be JSON: {error}")) from None
+        raise AlteredError(one_line(f"{where} must be JSON: {error}")) from None
     _validate(plain, where)
     if plain["predicateType"] != PREDICATE_TYPE:
-        raise RegistryError(f"{where} must be of type {PREDICATE_TYPE}, got {plain['predicateType']!r}")
+        raise AlteredError(f"{where} must be of type {PREDICATE_TYPE}, got {plain['predicateType']!r}")
     if canonical(plain) != data:
-        raise RegistryError(f"{where} must be canonical JSON (sorted keys, indent 1): it was written by something else")
+        raise AlteredError(f"{where} must be canonical JSON (sorted keys, indent 1): it was written by something else")
     return dict(plain)
 
 

@@ -5,6 +5,7 @@
     MLmodel  conda.yaml  python_env.yaml  requirements.txt  input_example.json  serving_input_example.json
     README.md               the model card
     lineage.json            the in-toto Statement
+    lineage.dsse.json       its signature, where there is one
     code/stillhouse_pyfunc.py
     data/package/           the package, byte for byte
 """
@@ -26,13 +27,14 @@ from stillhouse.data.files import write_bytes
 if TYPE_CHECKING:
     from mlflow.models import Model, ModelSignature
 
-__all__ = ["CARD", "LOADER", "PACKAGE", "REQUIREMENTS", "STATEMENT", "write_artifact"]
+__all__ = ["CARD", "ENVELOPE", "LOADER", "PACKAGE", "REQUIREMENTS", "STATEMENT", "write_artifact"]
 
 #: Module that loads a student where nothing of Stillhouse is installed.
 LOADER = "stillhouse_pyfunc"
 #: Where the package lies in the artifact.
 PACKAGE = "data/package"
 STATEMENT = "lineage.json"
+ENVELOPE = "lineage.dsse.json"
 CARD = "README.md"
 
 #: What a served student needs; the versions are this environment's.
@@ -40,7 +42,14 @@ REQUIREMENTS = ("onnxruntime", "numpy", "pandas", "pyarrow")
 
 
 def write_artifact(
-    folder: Path, package: Path, *, statement: bytes, card: str, histories: Sequence[Sequence[str]], model: Model
+    folder: Path,
+    package: Path,
+    *,
+    statement: bytes,
+    envelope: bytes | None,
+    card: str,
+    histories: Sequence[Sequence[str]],
+    model: Model,
 ) -> None:
     """Write the artifact for ``package`` into ``folder``, which must not exist.
 
@@ -48,6 +57,7 @@ def write_artifact(
         folder: where to.
         package: a package directory.
         statement: ``lineage.json``, exactly these bytes.
+        envelope: its signature; ``None``: it is not signed.
         card: the model card, Markdown.
         histories: item ids, oldest first: the input example; at least one history, none of them empty.
         model: MLflow's model, which carries the id of the logged model.
@@ -70,6 +80,8 @@ def write_artifact(
             mlflow_model=model,
         )
     write_bytes(folder / STATEMENT, statement)
+    if envelope is not None:
+        write_bytes(folder / ENVELOPE, envelope)
     write_bytes(folder / CARD, card.encode("utf-8"))
 
 

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stillhouse.data.files import sha256_tree
-from stillhouse.errors import RegistryError, one_line
-from stillhouse.tracking.artifact import PACKAGE, STATEMENT, write_artifact
+from stillhouse.errors import AlteredError, RegistryError, one_line
+from stillhouse.tracking.artifact import ENVELOPE, PACKAGE, STATEMENT, write_artifact
 from stillhouse.tracking.runs import log_model_metrics, quoted
 from stillhouse.tracking.store import Store, connect
 
@@ -28,10 +28,12 @@ if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
 
 __all__ = [
+    "STATEMENT",
     "STUDENT",
     "VersionInfo",
     "champion",
     "download",
+    "read_envelope",
     "read_statement",
     "register_student",
     "version_of",
@@ -79,6 +81,7 @@ def register_student(
     name: str,
     digest: str,
     statement: bytes,
+    envelope: bytes | None = None,
     card: str,
     metrics: Mapping[str, object],
     verdict: str,
@@ -95,6 +98,7 @@ def register_student(
         name: the student's name in ``params.yaml``.
         digest: what `stillhouse.data.files.sha256_tree` gives for ``package``.
         statement: ``lineage.json``, canonical bytes (`stillhouse.lineage.statement.canonical`).
+        envelope: its signature (`stillhouse.lineage.signing.sign`); ``None``: it is not signed.
         card: the model card, Markdown; also the version's description.
         metrics: nested or flat; kept with the logged model.
         verdict: ``passed`` or ``refused``.
@@ -113,7 +117,14 @@ def register_student(
     if version is None:
         model = _ready_model(store, key)
         if model is None:
-            artifact = partial(write_artifact, package=package, statement=statement, card=card, histories=histories)
+            artifact = partial(
+                write_artifact,
+                package=package,
+                statement=statement,
+                envelope=envelope,
+                card=card,
+                histories=histories,
+            )
             model = _log_model(store, {**key, "student": name}, run_id, metrics, artifact)
         facts = {"student": name, "verdict": verdict, "reason": reason, "statement": _sha256(statement)}
         _create(store, model, {**key, **facts}, run_id, card)
@@ -244,7 +255,7 @@ def download(workspace: Path, version: int, destination: Path) -> Path:
         found = _fetch(workspace, info, PACKAGE, Path(temporary))
         actual = sha256_tree(found)
         if actual != info.package:
-            raise RegistryError(
+            raise AlteredError(
                 f"the package of version {version} must hash to {info.package[:12]}, found {actual[:12]} "
                 f"({info.location}): its files were altered; restore them from a backup"
             )
@@ -263,11 +274,27 @@ def read_statement(workspace: Path, version: int) -> bytes:
     with tempfile.TemporaryDirectory() as temporary:
         data = _fetch(workspace, info, STATEMENT, Path(temporary)).read_bytes()
     if _sha256(data) != info.statement:
-        raise RegistryError(
+        raise AlteredError(
             f"{STATEMENT} of version {version} must hash to {info.statement[:12]}, found {_sha256(data)[:12]} "
             f"({info.location}): it was altered; restore it from a backup"
         )
     return data
+
+
+def read_envelope(workspace: Path, version: int) -> bytes | None:
+    """Return the signature on ``lineage.json`` of ``version``, ``None`` where it was not signed.
+
+    Raises:
+        RegistryError: there is no such version, or its files are gone.
+    """
+    from mlflow.artifacts import list_artifacts
+
+    info = version_of(workspace, version)
+    there = list_artifacts(info.location, tracking_uri=connect(workspace).tracking.uri)
+    if not any(Path(file.path).name == ENVELOPE for file in there):
+        return None
+    with tempfile.TemporaryDirectory() as temporary:
+        return _fetch(workspace, info, ENVELOPE, Path(temporary)).read_bytes()
 
 
 def _fetch(workspace: Path, info: VersionInfo, path: str, folder: Path) -> Path:

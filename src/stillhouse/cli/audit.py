@@ -1,0 +1,125 @@
+"""``stillhouse audit``: where a student came from, every link checked again."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+from rich.console import Console
+from rich.text import Text
+from rich.tree import Tree
+
+from stillhouse.cli.report import FILE_WIDTH, plain_table
+from stillhouse.errors import RegistryError
+
+if TYPE_CHECKING:
+    from stillhouse.lineage.audit import Link
+
+__all__ = ["show_audit", "show_reached"]
+
+#: Colours of a terminal; the word is always there too.
+_STYLES = {"verified": "green", "noted": "yellow", "missing": "red", "altered": "bold red"}
+
+
+def show_audit(workspace: Path, what: str, *, as_json: bool, require_signature: bool) -> int:
+    """Print the tree of everything that a student came from.
+
+    Args:
+        workspace: the folder of ``params.yaml``.
+        what: a version by number or alias, or the path of a package or of one of its files.
+        as_json: print JSON.
+        require_signature: an unsigned record, or one of an unknown key, fails too.
+
+    Returns:
+        0 where every link is verified, otherwise 1.
+
+    Raises:
+        RegistryError: there is no such version.
+    """
+    from tasks.audit import audit
+    from tasks.champion import repair
+    from tasks.naming import version_named
+    from tasks.reach import version_on_disk
+    from tasks.versions import require_workspace
+
+    require_workspace(workspace)
+    path = Path(what)
+    if path.exists():
+        package = path if path.is_dir() else path.parent
+        tree = audit(workspace, version_on_disk(workspace, path), served=package)
+    else:
+        try:
+            repair(workspace)
+        except RegistryError:
+            if not what[-1:].isdigit():
+                raise  # whom an alias means cannot be said; a number is audited all the same
+        tree = audit(workspace, version_named(workspace, what))
+    unsigned = require_signature and any(link.name == "signature" and link.state == "noted" for link in tree.walk())
+    if as_json:
+        click.echo(json.dumps(tree.as_dict() | {"whole": tree.whole and not unsigned}, indent=1))
+        return int(not tree.whole or unsigned)
+    console = Console(highlight=False, soft_wrap=True)
+    if not console.is_terminal:
+        console.width = FILE_WIDTH
+    console.print(_branch(tree))
+    if unsigned:
+        click.echo("stillhouse: the record must be signed by a trusted key, and is not (--require-signature)", err=True)
+    return int(not tree.whole or unsigned)
+
+
+def _branch(link: Link) -> Tree:
+    name = f"  {link.name}" + (f"  {link.hash[:12]}" if link.hash else "")
+    text = Text.assemble((f"{link.state:<8}", _STYLES[link.state]), name, f"  {link.says}")
+    tree = Tree(text)
+    for below in link.below:
+        tree.children.append(_branch(below))
+    return tree
+
+
+def show_reached(workspace: Path, data: str, *, as_json: bool) -> int:
+    """Print every student that a snapshot's file reached.
+
+    Returns:
+        0.
+
+    Raises:
+        RegistryError: ``data`` names no file, or a record is not what was registered.
+    """
+    from tasks.reach import reached
+    from tasks.versions import require_workspace
+
+    require_workspace(workspace)
+    found = reached(workspace, data)
+    if as_json:
+        rows = [
+            {
+                "version": one.info.version,
+                "name": one.info.name,
+                "night": one.info.night,
+                "through": one.through,
+                "file": one.file,
+            }
+            for one in found
+        ]
+        click.echo(json.dumps(rows, indent=1))
+        return 0
+    if not found:
+        click.echo("it reached no registered student")
+        return 0
+    console = Console(highlight=False, soft_wrap=True)
+    if not console.is_terminal:
+        console.width = FILE_WIDTH
+    columns = (
+        ("version", "right"),
+        ("student", "left"),
+        ("night", "left"),
+        ("through night", "left"),
+        ("file", "left"),
+    )
+    table = plain_table(f"Students that {data} reached", *columns)
+    for one in found:
+        table.add_row(str(one.info.version), one.info.name, one.info.night, one.through, one.file)
+    console.print(table)
+    return 0

@@ -1,0 +1,134 @@
+"""From the served bytes back to the rows: every link of a student's record, checked again."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from stillhouse.data.files import sha256_tree
+from stillhouse.errors import AlteredError, RegistryError
+from stillhouse.lineage import signing, statement
+from stillhouse.lineage.audit import Link, altered, missing, noted, verified
+from stillhouse.lineage.entry import Entry
+from stillhouse.tracking import registry as versions_store
+from stillhouse.tracking.registry import VersionInfo
+from stillhouse.tracking.runs import read_file
+from tasks.audit_content import ancestors, content_links
+from tasks.audit_night import night_link
+from tasks.champion import ledger_entries
+from tasks.content import contents
+from tasks.signing import trusted_keys
+
+__all__ = ["audit"]
+
+
+def audit(root: Path, version: int, served: Path | None = None) -> Link:
+    """Check everything that ``version`` came from.
+
+    Args:
+        root: the workspace.
+        version: a registered version.
+        served: a package on disk that is to be checked in place of the registry's files.
+
+    Returns:
+        A tree of links; it is whole where every one is verified.
+
+    Raises:
+        RegistryError: there is no such version.
+        NightError: DVC cannot work in ``root``.
+    """
+    info = versions_store.version_of(root, version)
+    entries, ledger = _ledger(root, info)
+    record, data = _record(root, info, entries)
+    below = [_package(root, info, entries, data, served), record, ledger]
+    if data is not None:
+        predicate = json.loads(data)["predicate"]
+        with contents(root) as kept:
+            below += [
+                _gate(root, info, entries),
+                night_link(root, predicate),
+                *content_links(kept, predicate),
+                ancestors(root, kept, predicate),
+            ]
+    name = f"student version {version}: {info.name} of night {info.night}"
+    wrong = sum(link.state in ("missing", "altered") for top in below for link in top.walk())
+    text = "every link is verified" if not wrong else f"{wrong} link{'s' * (wrong > 1)} missing or altered"
+    return Link(name, "altered" if wrong else "verified", text, info.package, tuple(below))
+
+
+def _ledger(root: Path, info: VersionInfo) -> tuple[list[Entry], Link]:
+    try:
+        counted = ledger_entries(root)
+    except RegistryError as error:
+        return [], altered("ledger", str(error))
+    about = [one for one in counted if one.entry.version == info.version and one.entry.model == versions_store.STUDENT]
+    if not about:
+        return [], missing("ledger", f"no entry is about version {info.version}")
+    below = tuple(
+        verified(f"entry {one.number}", f"{kind} by {one.entry.actor}, {one.entry.time}", one.hash)
+        for one in about
+        for kind in [one.entry.kind.replace("_", " ")]
+    )
+    text = f"{len(counted)} entries form one chain, and every closed night's tag names one of them"
+    return [one.entry for one in about], verified("ledger", text, counted[-1].hash, below)
+
+
+def _record(root: Path, info: VersionInfo, entries: Sequence[Entry]) -> tuple[Link, bytes | None]:
+    name = versions_store.STATEMENT
+    try:
+        data = versions_store.read_statement(root, info.version)
+        statement.read(data, f"{name} of version {info.version}")
+    except AlteredError as error:
+        return altered(name, str(error), info.statement), None
+    except RegistryError as error:
+        return missing(name, str(error), info.statement), None
+    other = [entry for entry in entries if entry.statement != statement.digest(data)]
+    if other:
+        return altered(name, f"the ledger names {str(other[0].statement)[:12]} ({other[0].key})", info.statement), None
+    signature = _signature(signing.verify(versions_store.read_envelope(root, info.version), data, trusted_keys()))
+    return verified(name, "as the registry and the ledger name it", info.statement, (signature,)), data
+
+
+def _signature(found: signing.Signature) -> Link:
+    name, key = "signature", str(found.key)[:12]
+    if found.state == "verified":
+        return verified(name, f"by the trusted key {key}", found.key)
+    if found.state == "forged":
+        return altered(name, "it is not one on this record", found.key)
+    if found.state == "unsigned":
+        return noted(name, "the record is not signed")
+    return noted(name, f"by {key}, which is not among the trusted keys (STILLHOUSE_VERIFY_KEYS)", found.key)
+
+
+def _package(root: Path, info: VersionInfo, entries: Sequence[Entry], data: bytes | None, served: Path | None) -> Link:
+    name = "served bytes"
+    with TemporaryDirectory(prefix="stillhouse-audit-") as folder:
+        try:
+            package = served or versions_store.download(root, info.version, Path(folder) / "package")
+        except AlteredError as error:
+            return altered(name, str(error), info.package)
+        except RegistryError as error:
+            return missing(name, str(error), info.package)
+        digest = sha256_tree(package)
+        if any(entry.package != digest for entry in entries):
+            stated = next(entry.package for entry in entries if entry.package != digest)
+            return altered(name, f"they hash to {digest[:12]}, the ledger names {stated[:12]}", stated)
+        if data is not None and (wrong := statement.mismatches(json.loads(data), package)):
+            return altered(name, "; ".join(wrong), info.package)
+    return verified(name, "every file hashes to what the record and the ledger name", digest)
+
+
+def _gate(root: Path, info: VersionInfo, entries: Sequence[Entry]) -> Link:
+    stated = next((entry.verdict for entry in reversed(entries) if entry.verdict), None)
+    if stated is None:
+        return missing("gate", "no entry names a decision")
+    data = read_file(root, info.run_id, "gate/decision.json")
+    if data is None:
+        return missing("gate", f"gate/decision.json of run {info.run_id} is gone", stated)
+    found = hashlib.sha256(json.dumps(json.loads(data), sort_keys=True).encode()).hexdigest()
+    if found != stated:
+        return altered("gate", f"the decision hashes to {found[:12]}, the ledger names {stated[:12]}", stated)
+    return verified("gate", f"the decision is what the ledger names: {info.verdict}, {info.reason}", stated)

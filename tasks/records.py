@@ -1,0 +1,40 @@
+"""The records of registered students (``lineage.json``), kept at hand under their own hash."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+from stillhouse.data.files import write_bytes
+from stillhouse.lineage import statement
+from stillhouse.runner.stage import STATE
+from stillhouse.tracking.registry import VersionInfo, read_statement
+
+__all__ = ["record_bytes", "record_of_version"]
+
+
+def record_bytes(root: Path, info: VersionInfo) -> bytes:
+    """Return the bytes of ``lineage.json`` of a version, as the registry's tag names them.
+
+    A copy that was read before is used where it hashes to that name; the registry's own files are then not looked at.
+
+    Raises:
+        RegistryError: the file is gone, or is not what was registered.
+    """
+    copy = root / STATE / "records" / f"{info.statement}.json"
+    if copy.exists() and hashlib.sha256(data := copy.read_bytes()).hexdigest() == info.statement:
+        return data
+    data = read_statement(root, info.version)
+    copy.parent.mkdir(parents=True, exist_ok=True)
+    write_bytes(copy, data)
+    return data
+
+
+def record_of_version(root: Path, info: VersionInfo) -> dict[str, Any]:
+    """Return what ``lineage.json`` of a version says: the predicate.
+
+    Raises:
+        RegistryError: as `record_bytes`, or the file is no record.
+    """
+    return dict(statement.read(record_bytes(root, info), f"lineage.json of version {info.version}")["predicate"])

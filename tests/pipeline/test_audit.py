@@ -1,0 +1,184 @@
+"""Every link of a student's record is checked again: what is whole is verified, what was touched is named."""
+
+import json
+import shutil
+import sqlite3
+import subprocess
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from keys import new_keys
+from workspaces import clone
+
+from stillhouse.lineage.signing import private_key, sign
+from stillhouse.tracking.registry import version_of
+from tasks.audit import audit
+from tasks.reach import reached
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def two_nights(second, tmp_path, monkeypatch):
+    """A copy of the workspace in which two tiny nights have closed, whose key is trusted."""
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.setenv("STILLHOUSE_VERIFY_KEYS", second.key)
+    return clone(second.workspace, tmp_path / "workspace")
+
+
+def bad(tree):
+    return {link.name: link.state for top in tree.below for link in top.walk() if link.state in ("missing", "altered")}
+
+
+def named(tree, name):
+    return next(link for link in tree.walk() if link.name == name)
+
+
+def test_a_student_is_verified_back_to_the_cold_night(two_nights, second):
+    done = two_nights.run("audit", "student@2", "--json", env={"STILLHOUSE_VERIFY_KEYS": second.key})
+    tree = json.loads(done.out)
+    assert tree["whole"] is True
+    names = [link["name"] for link in tree["below"]]
+    assert names == [
+        *("served bytes", "lineage.json", "ledger", "gate", "night 2026-03-03", "package", "checkpoint"),
+        *("soft_targets", "teacher", "sequences", "vocabulary", "accepted", "quarantine", "verdict", "snapshot"),
+        *("other outputs", "ancestors"),
+    ]
+    assert all(link["state"] == "verified" for link in tree["below"])
+    (ancestor,) = tree["below"][-1]["below"]
+    assert (ancestor["name"], ancestor["says"]) == ("night 2026-03-02", "started afresh")
+    (signature,) = tree["below"][1]["below"]
+    assert signature["state"] == "verified"
+    shown = two_nights.run("audit", "2").out
+    assert "verified  teacher" in shown
+    assert "which is not among the trusted keys" in shown
+    assert "must be signed" in two_nights.run("audit", "2", "--require-signature", code=1).err
+    assert "the record is not signed" in two_nights.run("audit", "1").out
+
+
+def objects(workspace, md5):
+    """Return the files that hold a content in the cache and in the remote."""
+    places = [workspace.root / ".dvc" / "cache", workspace.root / ".stillhouse" / "remote"]
+    return [path for place in places for path in place.rglob(md5[2:]) if path.parent.name == md5[:2]]
+
+
+def content_of(workspace, link, file):
+    listed = json.loads(objects(workspace, link.hash)[0].read_text())
+    return next(entry["md5"] for entry in listed if entry["relpath"] == file)
+
+
+def overwrite(path, data=b"something else"):
+    path.chmod(0o644)
+    path.write_bytes(data)
+
+
+def an_altered_teacher(workspace, tree):
+    for path in objects(workspace, content_of(workspace, named(tree, "teacher"), "model.safetensors")):
+        overwrite(path)
+
+
+def a_lost_store(workspace, tree):
+    for path in objects(workspace, named(tree, "soft_targets").hash):
+        path.unlink()
+
+
+def an_altered_package(workspace, tree):
+    (path,) = Path(version_of(workspace.root, 2).location).rglob("items.parquet")
+    overwrite(path)
+
+
+def an_altered_record(workspace, tree):
+    path = Path(version_of(workspace.root, 2).location) / "lineage.json"
+    overwrite(path, path.read_bytes().replace(b"2026-03-03", b"2026-03-04"))
+
+
+def a_record_that_is_gone(workspace, tree):
+    (Path(version_of(workspace.root, 2).location) / "lineage.json").unlink()
+
+
+def a_forged_signature(workspace, tree):
+    place = Path(version_of(workspace.root, 2).location)
+    forged = json.loads(sign((place / "lineage.json").read_bytes(), private_key(new_keys()[0], "test")))
+    real = json.loads((place / "lineage.dsse.json").read_bytes())
+    forged["signatures"][0]["keyid"] = real["signatures"][0]["keyid"]
+    overwrite(place / "lineage.dsse.json", json.dumps(forged).encode())
+
+
+def an_altered_decision(workspace, tree):
+    for path in (workspace.root / ".stillhouse" / "artifacts").rglob("gate/decision.json"):
+        overwrite(path, path.read_bytes().replace(b'"passed": true', b'"passed": false'))
+
+
+def a_removed_entry(workspace, tree):
+    with closing(sqlite3.connect(workspace.root / ".stillhouse" / "mlflow.db")) as database:
+        for table in ("model_version_tags", "model_versions"):
+            database.execute(f"delete from {table} where name = 'student-ledger' and version = 1")
+        database.commit()
+
+
+def a_lost_tag(workspace, tree):
+    subprocess.run(["git", "tag", "-d", "night/2026-03-02/closed"], cwd=workspace.root, check=True, capture_output=True)
+
+
+def another_commit_under_the_tag(workspace, tree):
+    tag = ["git", "tag", "-f", "night/2026-03-03/open", "HEAD"]
+    subprocess.run(tag, cwd=workspace.root, check=True, capture_output=True)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "found"),
+    [
+        (an_altered_teacher, {"teacher": "altered"}),
+        (a_lost_store, {"soft_targets": "missing"}),
+        (an_altered_package, {"served bytes": "altered"}),
+        (an_altered_record, {"lineage.json": "altered"}),
+        (a_record_that_is_gone, {"lineage.json": "missing"}),
+        (a_forged_signature, {"signature": "altered"}),
+        (an_altered_decision, {"gate": "altered"}),
+        (a_removed_entry, {"ledger": "altered", "gate": "missing"}),
+        (a_lost_tag, {"night 2026-03-02": "missing"}),
+        (another_commit_under_the_tag, {"night 2026-03-03": "altered"}),
+    ],
+)
+def test_what_was_touched_is_named_and_nothing_else(two_nights, spoil, found):
+    before = audit(two_nights.root, 2)
+    assert before.whole
+    assert bad(before) == {}
+    spoil(two_nights, before)
+    after = audit(two_nights.root, 2)
+    assert not after.whole
+    assert bad(after) == found
+    assert after.state == "altered"
+
+
+def test_content_that_is_in_the_remote_alone_is_verified(two_nights):
+    shutil.rmtree(two_nights.root / ".dvc" / "cache")
+    tree = audit(two_nights.root, 2)
+    assert bad(tree) == {}
+    assert "in the remote" in named(tree, "teacher").says
+
+
+def test_an_altered_student_fails_the_command(two_nights):
+    an_altered_package(two_nights, None)
+    assert "altered   served bytes" in two_nights.run("audit", "champion", code=1).out
+
+
+def test_a_package_on_disk_is_found_by_its_bytes(two_nights):
+    package = two_nights.root / "packages" / "small"
+    assert json.loads(two_nights.run("audit", str(package), "--json").out)["name"].startswith("student version 2")
+    assert "student version 2" in two_nights.run("audit", "packages/small/model.onnx").out
+    overwrite(package / "model.onnx")
+    refused = two_nights.run("audit", "packages/small/model.onnx", code=2).err
+    assert "must be those of a registered version" in refused
+
+
+def test_a_file_of_data_is_followed_to_every_student_it_reached(two_nights):
+    days = sorted((two_nights.root / "data/snapshot/interactions").iterdir())
+    new = next(path for path in days if "2026-03-02" in path.name)
+    rows = json.loads(two_nights.run("audit", "--data", str(new.relative_to(two_nights.root)), "--json").out)
+    assert [(row["version"], row["through"]) for row in rows] == [(2, "2026-03-03")]
+    old = next(path for path in days if "2026-02-01" in path.name)
+    assert [one.info.version for one in reached(two_nights.root, str(old))] == [1, 2]
+    assert "no registered student" in two_nights.run("audit", "--data", "0" * 32).out
+    assert "must be named by its MD5" in two_nights.run("audit", "--data", "rubbish", code=2).err
