@@ -182,3 +182,25 @@ def test_a_file_of_data_is_followed_to_every_student_it_reached(two_nights):
     assert [one.info.version for one in reached(two_nights.root, str(old))] == [1, 2]
     assert "no registered student" in two_nights.run("audit", "--data", "0" * 32).out
     assert "must be named by its MD5" in two_nights.run("audit", "--data", "rubbish", code=2).err
+
+
+def test_a_student_is_made_again_byte_for_byte(two_nights):
+    before = two_nights.lock()
+    done = two_nights.run("reproduce", "student@2", "--json")
+    found = json.loads(done.out)
+    assert found["identical"] is True
+    states = {one["path"]: one["state"] for one in found["outputs"]}
+    for path in ("data/sequences", "models/teacher", "data/soft_targets", "models/students/small", "packages/small"):
+        assert states[path] == "identical"
+    assert states["runs/train_teacher.json"] == "by nature"
+    assert not (two_nights.root / ".stillhouse" / "reproduced").exists()
+    assert two_nights.lock() == before
+    assert "up to date" in two_nights.dvc("status").stdout
+
+
+def test_a_night_that_has_not_closed_cannot_be_made_again(two_nights):
+    tag = ["git", "tag", "-d", "night/2026-03-03/closed"]
+    subprocess.run(tag, cwd=two_nights.root, check=True, capture_output=True)
+    assert "must be closed to be made again" in two_nights.run("reproduce", "2", code=2).err
+    (two_nights.root / "there").mkdir()
+    assert "must not exist yet" in two_nights.run("reproduce", "1", "--keep", "there", code=2).err

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import chdir
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,8 @@ def show_status(workspace: Path, *, max_age: str | None, as_json: bool) -> int:
     from tasks.versions import require_workspace
 
     require_workspace(workspace)
-    last = standing(workspace)
+    with chdir(workspace):  # DVC names stages relative to where one stands
+        last = standing(workspace)
     registry = repair(workspace)
     age = datetime.now(UTC) - last.closed_at if last.closed_at else None
     late = limit is not None and (age is None or age > limit)

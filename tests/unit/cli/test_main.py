@@ -13,7 +13,8 @@ def stillhouse(*arguments, cwd):
 
 def test_help_names_every_command(tmp_path):
     shown = stillhouse("--help", cwd=tmp_path).stdout
-    for command in ("run", "status", "stage", "recommend", "tune"):
+    commands = ("run", "status", "stage", "recommend", "tune", "promote", "rollback", "approve", "reject")
+    for command in (*commands, "history", "compare", "audit", "reproduce"):
         assert f"  {command} " in shown
 
 
