@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from stillhouse.evaluate import paired
-from stillhouse.evaluate.paired import common_rows, lower_bound
+from stillhouse.evaluate.paired import common_rows, interval, lower_bound
 
 
 def test_the_same_seed_gives_the_same_bound_and_another_one_another() -> None:
@@ -38,6 +38,15 @@ def test_drawing_in_parts_uses_every_resample(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(paired, "_DRAWS", 30)
     values = np.random.default_rng(1).normal(size=10)
     assert lower_bound(values, 0.95, 1001, seed=1) < values.mean()
+
+
+def test_the_interval_lies_around_the_mean_and_its_ends_are_one_sided_bounds() -> None:
+    values = np.random.default_rng(2).normal(0.1, 1.0, 500)
+    low, high = interval(values, 0.9, 1000, seed=1)
+    assert low < values.mean() < high
+    assert low == lower_bound(values, 0.95, 1000, seed=1)
+    mirrored = interval(-values, 0.9, 1000, seed=1)
+    assert (-mirrored[1], -mirrored[0]) == pytest.approx((low, high))
 
 
 def test_no_users_have_no_bound() -> None:

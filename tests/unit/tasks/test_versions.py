@@ -86,3 +86,37 @@ def test_a_repository_without_a_commit_can_be_tagged(tmp_path):
 def test_a_folder_that_is_no_repository_is_refused_in_one_line(tmp_path):
     with pytest.raises(NightError, match="git"):
         versions.nights(tmp_path, versions.OPEN)
+
+
+def test_several_files_are_read_at_once_and_one_that_is_not_there_is_none(repository):
+    (repository / "src/code.py").write_bytes(b"a\n\nb \x00\xff\n")
+    commit = versions.tag_night(repository, "n1", versions.OPEN, "m", ["night.yaml"])
+    held = versions.read_many(repository, commit, ["src/code.py", "gone", "night.yaml"])
+    assert held == {"src/code.py": b"a\n\nb \x00\xff\n", "gone": None, "night.yaml": b"id: x\n"}
+
+
+def test_a_tag_that_moved_still_holds_what_it_named_before(repository):
+    first = versions.tag_night(repository, "n1", versions.OPEN, "m", ["night.yaml"])
+    (repository / "params.yaml").write_text("a: 2\n")
+    second = versions.tag_night(repository, "n1", versions.OPEN, "m", ["night.yaml"])
+    assert first != second
+    assert versions.contains(repository, "n1", versions.OPEN, first)
+    assert versions.contains(repository, "n1", versions.OPEN, second)
+    assert not versions.contains(repository, "n1", versions.OPEN, "0" * 40)
+    assert not versions.contains(repository, "n2", versions.OPEN, first)
+
+
+def test_every_closed_night_tells_the_ledgers_head_oldest_first(repository):
+    heads = {"2026-03-10": "a" * 64, "2026-03-02": "b" * 64, "2026-03-02.2": "c" * 64}
+    for night, head in heads.items():
+        (repository / "params.yaml").write_text(f"a: {night}\n")
+        message = versions.closing_message(night, head)
+        versions.tag_night(repository, night, versions.CLOSED, message, ["night.yaml"])
+    (repository / "params.yaml").write_text("a: none\n")
+    empty = versions.closing_message("2026-03-01", None)
+    versions.tag_night(repository, "2026-03-01", versions.CLOSED, empty, ["night.yaml"])
+    assert versions.ledger_heads(repository) == [
+        ("2026-03-02", "b" * 64),
+        ("2026-03-02.2", "c" * 64),
+        ("2026-03-10", "a" * 64),
+    ]
