@@ -6,10 +6,9 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
-from stillhouse.data.files import write_bytes
 from stillhouse.lineage import statement
 from stillhouse.runner.stage import STATE
-from stillhouse.tracking.registry import VersionInfo, read_statement
+from stillhouse.tracking.registry import VersionInfo, statement_of
 
 __all__ = ["record_bytes", "record_of_version"]
 
@@ -20,14 +19,15 @@ def record_bytes(root: Path, info: VersionInfo) -> bytes:
     A copy that was read before is used where it hashes to that name; the registry's own files are then not looked at.
 
     Raises:
-        RegistryError: the file is gone, or is not what was registered.
+        RegistryError: the file is gone.
+        AlteredError: it is not what was registered.
     """
     copy = root / STATE / "records" / f"{info.statement}.json"
     if copy.exists() and hashlib.sha256(data := copy.read_bytes()).hexdigest() == info.statement:
         return data
-    data = read_statement(root, info.version)
+    data = statement_of(root, info)
     copy.parent.mkdir(parents=True, exist_ok=True)
-    write_bytes(copy, data)
+    copy.write_bytes(data)  # not flushed: a copy that a kill cut off does not hash to its name
     return data
 
 

@@ -1,4 +1,4 @@
-"""On its defaults the built-in shop ranks popularity, a student alone, the same one taught and the teacher, in order."""
+"""On its defaults the built-in shop ranks popularity, a student alone, the same taught and the teacher in order."""
 
 import pytest
 

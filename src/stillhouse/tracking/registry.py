@@ -36,6 +36,7 @@ __all__ = [
     "read_envelope",
     "read_statement",
     "register_student",
+    "statement_of",
     "version_of",
     "versions",
 ]
@@ -268,14 +269,19 @@ def read_statement(workspace: Path, version: int) -> bytes:
     """Return the bytes of ``lineage.json`` of ``version``.
 
     Raises:
-        RegistryError: there is no such version, or the file is not what was registered.
+        RegistryError: there is no such version, or the file is gone.
+        AlteredError: the file is not what was registered.
     """
-    info = version_of(workspace, version)
+    return statement_of(workspace, version_of(workspace, version))
+
+
+def statement_of(workspace: Path, info: VersionInfo) -> bytes:
+    """Do the work of `read_statement` for a version that was looked up already."""
     with tempfile.TemporaryDirectory() as temporary:
         data = _fetch(workspace, info, STATEMENT, Path(temporary)).read_bytes()
     if _sha256(data) != info.statement:
         raise AlteredError(
-            f"{STATEMENT} of version {version} must hash to {info.statement[:12]}, found {_sha256(data)[:12]} "
+            f"{STATEMENT} of version {info.version} must hash to {info.statement[:12]}, found {_sha256(data)[:12]} "
             f"({info.location}): it was altered; restore it from a backup"
         )
     return data
@@ -298,10 +304,17 @@ def read_envelope(workspace: Path, version: int) -> bytes | None:
 
 
 def _fetch(workspace: Path, info: VersionInfo, path: str, folder: Path) -> Path:
+    """Return a path of the version's artifact: where it lies, if that is on this machine, or a copy in ``folder``."""
     from mlflow.artifacts import download_artifacts
     from mlflow.exceptions import MlflowException
+    from mlflow.utils.file_utils import local_file_uri_to_path
+    from mlflow.utils.uri import is_local_uri
 
     uri = f"{info.location.rstrip('/')}/{path}"
+    local = is_local_uri(uri, is_tracking_or_registry_uri=False)  # type: ignore[no-untyped-call]
+    place = local_file_uri_to_path(uri) if local else None  # type: ignore[no-untyped-call]
+    if place is not None and Path(place).exists():
+        return Path(place)
     try:
         return Path(download_artifacts(uri, dst_path=str(folder), tracking_uri=connect(workspace).tracking.uri))
     except (MlflowException, OSError) as error:
