@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from stillhouse.data.files import sha256_tree
+from stillhouse.data.files import sha256_file, sha256_tree
 from stillhouse.errors import AlteredError, RegistryError
 from stillhouse.lineage import signing, statement
 from stillhouse.lineage.audit import Link, altered, missing, noted, verified
@@ -20,6 +20,7 @@ from tasks.audit_content import ancestors, content_links
 from tasks.audit_night import night_link
 from tasks.champion import ledger_entries
 from tasks.content import contents
+from tasks.gate import decision_file
 from tasks.signing import trusted_keys
 
 __all__ = ["audit"]
@@ -31,7 +32,7 @@ def audit(root: Path, version: int, served: Path | None = None) -> Link:
     Args:
         root: the workspace.
         version: a registered version.
-        served: a package on disk that is to be checked in place of the registry's files.
+        served: a package on disk, or one of its files, that is to be checked in place of the registry's files.
 
     Returns:
         A tree of links; it is whole where every one is verified.
@@ -105,6 +106,12 @@ def _signature(found: signing.Signature) -> Link:
 
 def _package(root: Path, info: VersionInfo, entries: Sequence[Entry], data: bytes | None, served: Path | None) -> Link:
     name = "served bytes"
+    if served is not None and served.is_file():
+        digest = sha256_file(served)
+        subjects = json.loads(data)["subject"] if data is not None else []
+        if digest not in {one["digest"]["sha256"] for one in subjects}:
+            return altered(name, f"{served.name} hashes to {digest[:12]}, which the record does not name", digest)
+        return verified(name, f"{served.name} hashes to what the record names", digest)
     with TemporaryDirectory(prefix="stillhouse-audit-") as folder:
         try:
             package = served or versions_store.download(root, info.version, Path(folder) / "package")
@@ -118,17 +125,29 @@ def _package(root: Path, info: VersionInfo, entries: Sequence[Entry], data: byte
             return altered(name, f"they hash to {digest[:12]}, the ledger names {stated[:12]}", stated)
         if data is not None and (wrong := statement.mismatches(json.loads(data), package)):
             return altered(name, "; ".join(wrong), info.package)
-    return verified(name, "every file hashes to what the record and the ledger name", digest)
+    asked = [what for what, there in (("the record", data is not None), ("the ledger", bool(entries))) if there]
+    if not asked:
+        return noted(
+            name, "they hash to what the registry's tag names; neither record nor ledger could be asked", digest
+        )
+    return verified(name, f"every file hashes to what {' and '.join(asked)} name", digest)
 
 
 def _gate(root: Path, info: VersionInfo, entries: Sequence[Entry]) -> Link:
     stated = next((entry.verdict for entry in reversed(entries) if entry.verdict), None)
     if stated is None:
         return missing("gate", "no entry names a decision")
-    data = read_file(root, info.run_id, "gate/decision.json")
+    name = decision_file(stated)
+    data = read_file(root, info.run_id, name)
     if data is None:
-        return missing("gate", f"gate/decision.json of run {info.run_id} is gone", stated)
-    found = hashlib.sha256(json.dumps(json.loads(data), sort_keys=True).encode()).hexdigest()
+        return missing("gate", f"{name} of run {info.run_id} is gone", stated)
+    try:
+        decision = json.loads(data)
+    except ValueError:
+        return altered("gate", f"{name} of run {info.run_id} is no JSON any more", stated)
+    found = hashlib.sha256(json.dumps(decision, sort_keys=True).encode()).hexdigest()
     if found != stated:
         return altered("gate", f"the decision hashes to {found[:12]}, the ledger names {stated[:12]}", stated)
-    return verified("gate", f"the decision is what the ledger names: {info.verdict}, {info.reason}", stated)
+    passed = next(one["passed"] for one in decision["verdicts"] if one["student"] == info.name)
+    says = f"{'passed' if passed else 'refused'}, held against version {decision['champion'] or 'none'}"
+    return verified("gate", f"the decision is what the ledger names: {says}", stated)

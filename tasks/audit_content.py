@@ -104,7 +104,7 @@ def _ancestor(
     below = tuple(Link(path, *kept.state(outputs[path]), outputs[path]) for path in _RESTS_ON if path in outputs)
     document = yaml.safe_load(held[NIGHT_FILE] or b"")
     says = "started afresh" if document["cold"] else f"started from night {document['previous']}"
-    own = inputs_of(lock, "previous/")
+    own = inputs_of(lock, inherited)
     return verified(name, says, closed, below), own, document["previous"], bool(document["cold"])
 
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+import re
+from collections.abc import Container, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from stillhouse.lineage.audit import Link, altered, missing, noted, verified
-from stillhouse.lineage.record import plain
+from stillhouse.lineage.record import BY_NATURE, plain
 from tasks import versions
 from tasks.night import NIGHT_FILE
 
@@ -64,14 +65,20 @@ def _document(name: str, data: bytes | None, stated: Any) -> Link:
 def _environment(data: bytes | None, stated: Mapping[str, Any]) -> Link:
     if data is None:
         return missing("environment", "the commit lacks requirements.txt")
-    pins = dict(line.split("==", 1) for line in data.decode().splitlines() if "==" in line and line[0].isalnum())
+    lines = [line.split("==", 1) for line in data.decode().splitlines() if "==" in line and line[0].isalnum()]
+    pins = {_normal(name): pin.split()[0] for name, pin in lines}
     libraries = stated["libraries"]
-    ran = {name: found.partition("+")[0] for name, found in libraries.items()}  # a build's own suffix does not count
-    other = [name for name, found in ran.items() if name in pins and pins[name].split()[0] != found]
+    ran = {_normal(name): found.partition("+")[0] for name, found in libraries.items()}  # a build's suffix apart
+    other = [name for name, found in ran.items() if pins.get(name, found) != found]
     about = f"Python {stated['python']} on {stated['platform']}, {len(libraries)} libraries"
     if other:
         return noted("environment", f"{about}; not as pinned: {', '.join(sorted(other))}")
     return verified("environment", f"{about}, as requirements.txt of the commit pins them")
+
+
+def _normal(name: str) -> str:
+    """Return a distribution's name as the package index compares it."""
+    return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def _locked(root: Path, night: str, predicate: Mapping[str, Any]) -> Link:
@@ -80,11 +87,28 @@ def _locked(root: Path, night: str, predicate: Mapping[str, Any]) -> Link:
     if commit is None:
         return missing("dvc.lock", f"night {night} has not closed")
     outputs = outputs_of(versions.read_many(root, commit, [versions.LOCK])[versions.LOCK] or b"stages: {}")
-    stated = {one["path"]: one["md5"] for stage in predicate["stages"] for one in stage["outputs"]}
+    stated = dict(_behind(predicate))
     wrong = sorted(path for path, md5 in stated.items() if outputs.get(path) != md5)
     if wrong:
         return altered("dvc.lock", f"the closed night's lock differs from the record in {', '.join(wrong[:3])}")
     return verified("dvc.lock", f"the closed night's lock names the same content of {len(stated)} outputs")
+
+
+def _behind(predicate: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Give path and MD5 of the outputs of every stage that the package rests on, but for what differs by nature.
+
+    What the night evaluated beside it may have been done again since, against another champion.
+    """
+    stages = {stage["name"]: stage for stage in predicate["stages"]}
+    makers = {one["path"]: name for name, stage in stages.items() for one in stage["outputs"]}
+    wanted, found = [f"package@{predicate['student']['name']}"], set[str]()
+    while wanted:
+        name = wanted.pop()
+        if name in stages and name not in found:
+            found.add(name)
+            wanted += [makers[one["path"]] for one in stages[name]["inputs"] if one["path"] in makers]
+    for name in sorted(found):
+        yield from ((one["path"], one["md5"]) for one in stages[name]["outputs"] if one["argument"] not in BY_NATURE)
 
 
 def outputs_of(lock: bytes) -> dict[str, str]:
@@ -93,11 +117,11 @@ def outputs_of(lock: bytes) -> dict[str, str]:
     return {out["path"]: out["md5"] for stage in stages.values() for out in stage.get("outs", ())}
 
 
-def inputs_of(lock: bytes, below: str) -> dict[str, str]:
-    """Return path → MD5 of every input below ``below`` that a ``dvc.lock`` names."""
+def inputs_of(lock: bytes, paths: Container[str]) -> dict[str, str]:
+    """Return path → MD5 of those inputs among ``paths`` that a ``dvc.lock`` names."""
     stages = yaml.load(lock, Loader=_LOADER)["stages"]  # noqa: S506  # as above
     found = {dep["path"]: dep["md5"] for stage in stages.values() for dep in stage.get("deps", ())}
-    return {path: md5 for path, md5 in found.items() if path.startswith(below)}
+    return {path: md5 for path, md5 in found.items() if path in paths}
 
 
 def _without(values: Mapping[str, Any], *names: str) -> dict[str, Any]:

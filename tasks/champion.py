@@ -52,8 +52,10 @@ def ledger_anchors(root: Path) -> list[Anchor]:
 
 
 def promoted_by(root: Path, night: str) -> bool:
-    """Say whether a student of ``night`` was made champion by the gate."""
-    return any(one.entry.kind == "promoted" and one.entry.night == night for one in ledger_entries(root))
+    """Say whether a student of ``night`` was made champion, by the gate or by a person."""
+    entries = [one.entry for one in ledger_entries(root)]
+    own = {entry.version for entry in entries if entry.night == night}
+    return any(entry.kind == "promoted" and entry.version in own for entry in entries)
 
 
 def ledger_head(root: Path) -> str | None:

@@ -23,8 +23,9 @@ from stillhouse.params.evaluate import EvaluateParams
 from stillhouse.params.gate import GateParams
 from stillhouse.stages.evaluate import SPLITS
 from tasks import versions
+from tasks.night import Night
 
-__all__ = ["Decision", "decide"]
+__all__ = ["Decision", "decide", "decision_file"]
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,10 @@ class Decision:
     """The student to promote; ``None`` where none passed."""
     mode: Literal["automatic", "approve"]
     """Whether the chosen one is promoted, or waits for a person."""
+    champion: int | None
+    """The version that the students were held against."""
+    reference: int | None
+    """The version that small losses add up against."""
 
     def of(self, student: str) -> Verdict:
         """Return the verdict on ``student``."""
@@ -45,7 +50,13 @@ class Decision:
     def as_dict(self) -> dict[str, Any]:
         """Return the decision as plain data: the same decision, the same bytes."""
         verdicts = [verdict.as_dict() for verdict in self.verdicts]
-        return {"chosen": self.chosen, "mode": self.mode, "verdicts": verdicts}
+        held_against = {"champion": self.champion, "reference": self.reference}
+        return {"chosen": self.chosen, "mode": self.mode, **held_against, "verdicts": verdicts}
+
+    @property
+    def file(self) -> str:
+        """Name that it is kept under with the night's run: never over another decision."""
+        return decision_file(self.digest)
 
     @property
     def digest(self) -> str:
@@ -53,11 +64,17 @@ class Decision:
         return hashlib.sha256(json.dumps(self.as_dict(), sort_keys=True).encode()).hexdigest()
 
 
-def decide(root: Path, runs: Mapping[str, str]) -> Decision:
+def decision_file(digest: str) -> str:
+    """Return the name that the decision with that digest is kept under."""
+    return f"gate/decision-{digest[:16]}.json"
+
+
+def decide(root: Path, night: Night, runs: Mapping[str, str]) -> Decision:
     """Judge every student in params.yaml against the floors, the champion and the reference.
 
     Args:
         root: the workspace, all of whose stages are up to date.
+        night: the night, which names the champion and the reference.
         runs: stage → the tracking run that made its outputs.
 
     Raises:
@@ -69,7 +86,8 @@ def decide(root: Path, runs: Mapping[str, str]) -> Decision:
     rivals = Rivals(_ranks(root, "_champion"), _ranks(root, "_reference"))
     ground = _ground(root, plain, document.gate)
     verdicts = tuple(judge(one, rivals, ground, document.gate) for one in candidates)
-    return Decision(verdicts, choose(verdicts, candidates, document.gate.choose), document.gate.mode)
+    chosen = choose(verdicts, candidates, document.gate.choose)
+    return Decision(verdicts, chosen, document.gate.mode, night.champion, night.reference)
 
 
 def _ground(root: Path, plain: dict[str, Any], params: GateParams) -> Ground:

@@ -12,7 +12,7 @@ from tasks.champion import ledger_entries
 
 __all__ = ["version_named"]
 
-_NUMBER = re.compile(rf"(?:{STUDENT}[@/:])?v?(\d+)")
+_NUMBER = re.compile(rf"(?:{STUDENT}[@/:])?v?(\d{{1,9}})")
 _ALIASES = ("champion", "challenger", "previous", "awaiting")
 
 

@@ -25,7 +25,17 @@ from stillhouse.tracking.registry import version_of
 from tasks import graph, versions
 from tasks.champion import champion_version, fetch_package, package_of, reference_version
 
-__all__ = ["Night", "Plan", "close_night", "closed_night", "last_closed", "open_night", "read_night", "unclosed"]
+__all__ = [
+    "Night",
+    "Plan",
+    "close_night",
+    "closed_night",
+    "last_closed",
+    "open_night",
+    "others",
+    "read_night",
+    "unclosed",
+]
 
 NIGHT_FILE = "night.yaml"
 PREVIOUS = "previous"
@@ -141,8 +151,8 @@ def open_night(root: Path, plan: Plan) -> Night:
         else:
             _fill_previous(root, night)
         night = _with_rivals(root, night, _rivals(root))
-    elif others := _others(root, night):
-        night = _with_rivals(root, night, others)
+    elif changed := others(root, night):
+        night = _with_rivals(root, night, changed)
     _add_missing(root)
     text = yaml.safe_dump(night.document(), sort_keys=True, allow_unicode=True)
     write_bytes(root / NIGHT_FILE, text.encode())
@@ -150,7 +160,7 @@ def open_night(root: Path, plan: Plan) -> Night:
     return night
 
 
-def _others(root: Path, night: Night) -> list[str]:
+def others(root: Path, night: Night) -> list[str]:
     """Return which rivals are not those that ``night`` was opened with: somebody else's student has come in between."""
     found = _rivals(root)
     changed = [name for name, version in found.items() if version != getattr(night, name)]

@@ -9,7 +9,7 @@ the same, but its student     a revision, for that decision stands and cannot be
 was promoted and settings
 changed since
 a source on which the last    ``nothing``; with ``--force`` the same once more (``repeat``), or a
-night closed                  revision where settings or code have changed
+night closed                  revision where settings, code, champion or reference have changed
 another source for the last   a revision: the same start, other data
 night's own ``as_of``
 anything else                 a new night
@@ -34,7 +34,8 @@ from tasks import graph, versions
 from tasks.champion import ledger_head, promoted_by
 from tasks.clock import moment
 from tasks.mending import look
-from tasks.night import Night, Plan, last_closed, read_night, unclosed
+from tasks.night import Night, Plan, last_closed, others, read_night, unclosed
+from tasks.signing import trusted_keys
 
 __all__ = ["Request", "Standing", "plan_night", "standing"]
 
@@ -80,6 +81,7 @@ def plan_night(request: Request) -> Plan:
         RegistryError: the ledger is not whole.
     """
     ledger_head(request.workspace)  # a ledger that is not whole stops a run before anything is looked at
+    trusted_keys()  # and so does a key that is none, before anything is trained
     desk = _desk(request)
     current = unclosed(desk.root)
     if current is not None and (plan := _go_on(desk, current)) is not None:
@@ -134,7 +136,7 @@ def _known(desk: _Desk, last: Night) -> Plan:
     stale = _stale(desk, last, versions.CLOSED)
     if not desk.request.force:
         return Plan("nothing", last, notes=(f"{stale}: --force performs the night again",) if stale else ())
-    return Plan("open", _revision(desk, last)) if stale else Plan("repeat", last)
+    return Plan("open", _revision(desk, last)) if stale or others(desk.root, last) else Plan("repeat", last)
 
 
 def _stale(desk: _Desk, night: Night, state: str) -> str:

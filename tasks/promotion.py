@@ -26,9 +26,6 @@ from tasks.champion import ledger_anchors, ledger_entries, repair
 
 __all__ = ["Move", "approval", "carry_out", "promotion", "rejection", "rollback"]
 
-#: Kinds of entry that only the gate writes.
-_GATE = ("registered", "refused", "awaiting")
-
 
 @dataclass(frozen=True)
 class Move:
@@ -44,7 +41,12 @@ class Move:
     verdict: str | None
     """SHA-256 of the gate's decision on the version."""
     head: str | None
-    """Hash of the ledger's last entry then: the same decision taken twice is one act."""
+    """Hash of the ledger's last entry then: it must be the last still when the move is written."""
+
+    @property
+    def key(self) -> str:
+        """What makes the decision one act: a killed one that is carried out again is not written twice."""
+        return f"{self.kind}:{self.version}:{(self.head or 'none')[:12]}"
 
     @property
     def label(self) -> str:
@@ -142,12 +144,16 @@ def carry_out(root: Path, move: Move) -> State:
         What the ledger adds up to now.
 
     Raises:
-        RegistryError: the ledger is not whole, or another champion came in between.
+        RegistryError: the ledger is not whole, or has gone on since the decision.
     """
+    if move.actor == "gate":
+        raise RegistryError(
+            "a person must not go by the name gate, which the ledger keeps for itself (--actor, STILLHOUSE_ACTOR)"
+        )
     info = versions_store.version_of(root, move.version)
     entry = Entry(
         kind=move.kind,
-        key=f"{move.kind}:{move.version}:{(move.head or 'none')[:12]}",
+        key=move.key,
         night=None,
         version=move.version,
         name=info.name,
@@ -158,6 +164,7 @@ def carry_out(root: Path, move: Move) -> State:
         reason=move.reason,
         actor=move.actor,
         time=datetime.now(UTC).isoformat(timespec="seconds"),
+        previous=move.head,
     )
     ledger_store.append(root, partial(following, entry, anchors=ledger_anchors(root)), counting)
     return repair(root)
@@ -168,16 +175,12 @@ def _judged(root: Path, entries: Sequence[Numbered], version: int) -> Entry:
     versions_store.version_of(root, version)  # a number that is none lists those that are
     for one in reversed(entries):
         entry = one.entry
-        if entry.version == version and entry.model == versions_store.STUDENT and _by_gate(entry):
+        if entry.version == version and entry.model == versions_store.STUDENT and entry.night is not None:
             return entry
     raise RegistryError(
         f"version {version} must have come before the gate, found no entry of it in the ledger: "
         "its night has not got that far (stillhouse run goes on with it)"
     )
-
-
-def _by_gate(entry: Entry) -> bool:
-    return entry.kind in _GATE or entry.actor == "gate"
 
 
 def _waiting(entries: Sequence[Numbered], version: int | None) -> Entry:

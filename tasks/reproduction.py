@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import chdir, contextmanager
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from typing import Any, Literal
 from stillhouse.data.distance import how_far
 from stillhouse.data.files import md5_file, md5_of_files
 from stillhouse.errors import NightError, one_line
+from stillhouse.lineage.record import BY_NATURE
 from stillhouse.runner.stage import STATE
 from stillhouse.tracking.registry import version_of
 from tasks import versions
@@ -24,8 +26,6 @@ from tasks.records import record_of_version
 
 __all__ = ["Output", "Reproduction", "reproduce"]
 
-#: Arguments of outputs that differ from run to run: ids, timings, Great Expectations' own pages.
-_BY_NATURE = ("run", "timings", "data_docs")
 #: The stage whose work is not done again: its source lies outside; what it made is restored.
 _SOURCE = "ingest"
 
@@ -74,6 +74,11 @@ def reproduce(root: Path, version: int, told: Callable[[str], None], keep: Path 
     commit = versions.tag_commit(root, night, versions.CLOSED)
     if commit is None:
         raise NightError(f"night {night} must be closed to be made again, found no tag night/{night}/closed")
+    if changed := versions.differing(root, predicate["night"]["commit"], commit):
+        raise NightError(
+            f"version {version} must be of what night {night} closed with, found {', '.join(changed[:3])} changed "
+            "since it was made: another version of that night took its place"
+        )
     with _scratch(root, commit, keep) as scratch:
         settings = _settings(root)
         wanted = {stage["name"] for stage in predicate["stages"]}
@@ -96,10 +101,9 @@ def reproduce(root: Path, version: int, told: Callable[[str], None], keep: Path 
 @contextmanager
 def _scratch(root: Path, commit: str, keep: Path | None) -> Iterator[Path]:
     """Give a clone of the workspace at ``commit``, with nothing in it but what git holds."""
-    place = keep or root / STATE / "reproduced"
     if keep is not None and keep.exists():
         raise NightError(f"the folder to keep must not exist yet, found {keep} (--keep)")
-    shutil.rmtree(place, ignore_errors=True)
+    place = keep or Path(tempfile.mkdtemp(prefix="reproduced-", dir=root / STATE)) / "clone"
     place.parent.mkdir(parents=True, exist_ok=True)
     for command in (["clone", "-q", "--shared", "--no-checkout", str(root), str(place)], ["checkout", "-q", commit]):
         done = subprocess.run(
@@ -115,7 +119,7 @@ def _scratch(root: Path, commit: str, keep: Path | None) -> Iterator[Path]:
         yield place.resolve()
     finally:
         if keep is None:
-            shutil.rmtree(place, ignore_errors=True)
+            shutil.rmtree(place.parent, ignore_errors=True)
 
 
 def _settings(root: Path) -> dict[str, Any]:
@@ -152,6 +156,10 @@ def _perform(scratch: Path, name: str, settings: Mapping[str, Any]) -> None:
 
 def _compared(kept: Contents, scratch: Path, stage: str, output: Mapping[str, Any]) -> Output:
     path, stated = output["path"], output["md5"]
+    if kept.read(stated) is None:
+        return Output(
+            stage, path, "differs", "what was recorded is not kept any more: there is nothing to compare with"
+        )
     again = scratch / path
     if again.is_dir():
         before, after = kept.files(stated), md5_of_files(again)
@@ -161,7 +169,7 @@ def _compared(kept: Contents, scratch: Path, stage: str, output: Mapping[str, An
         before = {again.name: stated}
     if not changed:
         return Output(stage, path, "identical", "byte for byte")
-    if output["argument"] in _BY_NATURE:
+    if output["argument"] in BY_NATURE:
         return Output(stage, path, "by nature", "it holds ids or timings")
     texts = [_distance(kept, name, before.get(name), again / name if again.is_dir() else again) for name in changed[:3]]
     more = f"; {len(changed) - 3} more files differ" if len(changed) > 3 else ""

@@ -37,16 +37,20 @@ def trusted_keys() -> list[Key]:
         RegistryError: the environment names something else.
     """
     files = [name for name in os.environ.get(_VERIFY, "").split(os.pathsep) if name]
-    keys: list[Key] = [public_key(_pem(name, _VERIFY), f"{_VERIFY}: {name}") for name in files]
+    keys: list[Key] = [public_key(_pem(name, _VERIFY), _VERIFY) for name in files]
     if given := os.environ.get(_SIGN):
         keys.append(private_key(_pem(given, _SIGN), _SIGN).public_key)
     return keys
 
 
 def _pem(given: str, variable: str) -> bytes:
-    if given.lstrip().startswith("-----BEGIN"):
+    """Return the key's bytes; what the variable holds is never shown, for it may be the key itself."""
+    if "-----BEGIN" in given:
         return given.encode()
     try:
         return Path(given).read_bytes()
-    except OSError as error:
-        raise RegistryError(f"{variable} must name a file of a key in PEM, got {error.strerror}: {given}") from None
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "no path"
+        raise RegistryError(
+            f"{variable} must hold a key in PEM or name a file of one, found neither: {reason}"
+        ) from None

@@ -56,8 +56,8 @@ def tracked(one: OpenNight) -> Iterator[None]:
 @task(cache_policy=NO_CACHE, persist_result=False)
 def judge_students(one: OpenNight) -> gate.Decision:
     """Put every student before the gate; the decision, which the ledger names by its hash, is kept with the run."""
-    decision = gate.decide(one.root, graph.stage_runs(one.root))
-    runs.log_dict(one.root, one.run_id, decision.as_dict(), "gate/decision.json")
+    decision = gate.decide(one.root, one.night, graph.stage_runs(one.root))
+    runs.log_dict(one.root, one.run_id, decision.as_dict(), decision.file)
     return decision
 
 

@@ -105,7 +105,8 @@ def _closing(root: Path, decision: Decision, versions: Mapping[str, int], standi
     for verdict in reversed(decision.verdicts):
         word = "passed" if verdict.passed else "refused"
         if verdict.student == decision.chosen:
-            word = "awaits approval" if standing.awaiting == versions[verdict.student] else "promoted"
+            now = {standing.champion: "promoted", standing.awaiting: "awaits approval"}
+            word = now.get(versions[verdict.student], "passed, and another decision stands since")
         lines.append(f"{verdict.student} (version {versions[verdict.student]}) {word}: {verdict.reason}")
     lines.append(champion_line(root))
     if standing.awaiting is not None:

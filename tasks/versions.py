@@ -25,6 +25,7 @@ __all__ = [
     "closing_message",
     "commit_time",
     "contains",
+    "differing",
     "ledger_heads",
     "nights",
     "read_at",
@@ -132,6 +133,12 @@ def read_many(root: Path, commit: str, paths: Iterable[str]) -> dict[str, bytes 
         size = int(head.split()[-1])
         found[name], rest = rest[:size], rest[size + 1 :]
     return found
+
+
+def differing(root: Path, before: str, after: str) -> list[str]:
+    """Return the files of code and settings in which two commits of a night differ, its own files apart."""
+    own = [f":(exclude){name}" for name in (LOCK, "night.yaml", "previous.dvc")]
+    return _git(root, "diff", "--name-only", before, after, "--", ".", *own).splitlines()
 
 
 def contains(root: Path, night: str, state: str, commit: str) -> bool:

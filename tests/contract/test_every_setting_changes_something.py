@@ -10,6 +10,7 @@ import shutil
 import subprocess
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -485,7 +486,8 @@ def judged(tmp_path, make_sequences):
 def test_a_setting_of_the_gate_changes_its_decision(judged, setting):
     def decision(section):
         write_params(judged, gate=section)
-        found = decide(judged, dict.fromkeys(locked("transformer", "gru")["stages"], "run"))
+        against = SimpleNamespace(champion=1, reference=1)
+        found = decide(judged, against, dict.fromkeys(locked("transformer", "gru")["stages"], "run"))
         rules = [(one.student, rule.name, rule.value, rule.text) for one in found.verdicts for rule in one.rules]
         return found.chosen, found.mode, rules
 

@@ -11,8 +11,12 @@ import pytest
 from keys import new_keys
 from workspaces import clone
 
+from stillhouse.data.files import sha256_tree
+from stillhouse.errors import RegistryError
+from stillhouse.lineage import statement
 from stillhouse.lineage.signing import private_key, sign
-from stillhouse.tracking.registry import version_of
+from stillhouse.tracking.registry import read_statement, register_student, version_of
+from tasks import versions
 from tasks.audit import audit
 from tasks.reach import reached
 
@@ -106,8 +110,13 @@ def a_forged_signature(workspace, tree):
 
 
 def an_altered_decision(workspace, tree):
-    for path in (workspace.root / ".stillhouse" / "artifacts").rglob("gate/decision.json"):
+    for path in (workspace.root / ".stillhouse" / "artifacts").rglob("gate/decision-*.json"):
         overwrite(path, path.read_bytes().replace(b'"passed": true', b'"passed": false'))
+
+
+def a_decision_of_rubbish(workspace, tree):
+    for path in (workspace.root / ".stillhouse" / "artifacts").rglob("gate/decision-*.json"):
+        overwrite(path, b"\xff")
 
 
 def a_removed_entry(workspace, tree):
@@ -136,6 +145,7 @@ def another_commit_under_the_tag(workspace, tree):
         (a_record_that_is_gone, {"lineage.json": "missing"}),
         (a_forged_signature, {"signature": "altered"}),
         (an_altered_decision, {"gate": "altered"}),
+        (a_decision_of_rubbish, {"gate": "altered"}),
         (a_removed_entry, {"ledger": "altered", "gate": "missing"}),
         (a_lost_tag, {"night 2026-03-02": "missing"}),
         (another_commit_under_the_tag, {"night 2026-03-03": "altered"}),
@@ -167,6 +177,7 @@ def test_an_altered_student_fails_the_command(two_nights):
 def test_a_package_on_disk_is_found_by_its_bytes(two_nights):
     package = two_nights.root / "packages" / "small"
     assert json.loads(two_nights.run("audit", str(package), "--json").out)["name"].startswith("student version 2")
+    (package / "beside.txt").write_text("nobody's business")
     assert "student version 2" in two_nights.run("audit", "packages/small/model.onnx").out
     overwrite(package / "model.onnx")
     refused = two_nights.run("audit", "packages/small/model.onnx", code=2).err
@@ -204,3 +215,53 @@ def test_a_night_that_has_not_closed_cannot_be_made_again(two_nights):
     assert "must be closed to be made again" in two_nights.run("reproduce", "2", code=2).err
     (two_nights.root / "there").mkdir()
     assert "must not exist yet" in two_nights.run("reproduce", "1", "--keep", "there", code=2).err
+
+
+def test_what_a_night_evaluated_beside_the_student_may_be_done_again(two_nights):
+    lock = (two_nights.root / "dvc.lock").read_text()
+    of_champion = two_nights.lock()["evaluate_champion"]["outs"][0]["md5"]
+    (two_nights.root / "dvc.lock").write_text(lock.replace(of_champion, "0" * 32 + ".dir"))
+    head = versions.ledger_heads(two_nights.root)[-1][1]
+    tagged = ("night.yaml", "previous.dvc", versions.LOCK)
+    tag = ["git", "tag", "-d", "night/2026-03-03/closed"]
+    subprocess.run(tag, cwd=two_nights.root, check=True, capture_output=True)
+    versions.tag_night(two_nights.root, "2026-03-03", versions.CLOSED, versions.closing_message("x", head), tagged)
+    assert bad(audit(two_nights.root, 2)) == {}
+
+
+def test_a_student_registered_later_for_the_same_night_is_reached_by_its_own_data(two_nights):
+    root = two_nights.root
+    info = version_of(root, 2)
+    plain = json.loads(read_statement(root, 2))
+    plain["predicate"]["files"]["data/snapshot"]["interactions/late.parquet"] = "1" * 32
+    package = root / "packages" / "small"
+    card = json.loads((package / "package.json").read_text()) | {"note": "another"}
+    (package / "package.json").write_text(json.dumps(card))
+    register_student(
+        root,
+        package,
+        night=info.night,
+        name="small",
+        digest=sha256_tree(package),
+        statement=statement.canonical(statement.build(statement.subjects(package), plain["predicate"])),
+        card="# small",
+        metrics={},
+        verdict="passed",
+        reason="every rule passed",
+        histories=[["i00001"]],
+        run_id=info.run_id,
+    )
+    assert [one.info.version for one in reached(root, "1" * 32)] == [3]
+
+
+def test_a_night_without_a_registered_student_is_asked_by_its_tag(two_nights):
+    root = two_nights.root
+    day = next(path for path in (root / "data/snapshot/interactions").iterdir() if "2026-02-01" in path.name)
+    with closing(sqlite3.connect(root / ".stillhouse" / "mlflow.db")) as database:
+        database.execute("delete from model_version_tags where name = 'student' and version = 1")
+        database.execute("delete from model_versions where name = 'student' and version = 1")
+        database.commit()
+    assert [one.info.version for one in reached(root, str(day))] == [2]
+    subprocess.run(["git", "tag", "-d", "night/2026-03-02/closed"], cwd=root, check=True, capture_output=True)
+    with pytest.raises(RegistryError, match="what the file reached cannot be said"):
+        reached(root, "0" * 32)

@@ -23,8 +23,8 @@ def champion(workspace, *arguments):
 
 
 def test_the_champion_is_rolled_back_and_promoted_again(two_nights):
-    back = two_nights.run("rollback", "--reason", "clicks fell", "--actor", "ada").out
-    assert "rolled back: version 1, by ada: clicks fell" in back
+    back = two_nights.run("rollback", "--reason", "clicks [fell] [/now]", "--actor", "ada").out
+    assert "rolled back: version 1, by ada: clicks [fell] [/now]" in back
     assert champion(two_nights)["version"] == 1
     assert "found champion version 1 and none before it" in two_nights.run("rollback", code=2).err
     assert "--reason" in two_nights.run("promote", "2", code=2).err
@@ -32,7 +32,7 @@ def test_the_champion_is_rolled_back_and_promoted_again(two_nights):
     assert "previous     student version 1" in forth
     assert "champion already" in two_nights.run("promote", "2", "--reason", "again").out
     told = two_nights.run("history").out
-    assert "clicks fell" in told
+    assert "clicks [fell] [/now]" in told
     assert "student version 2 (small)" in told.splitlines()[-2]
     answer = json.loads(two_nights.run("recommend", "--user", "u000001", "-k", "3", "--json").out)
     assert answer["champion"].startswith("student version 2")

@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
-from rich.console import Console
 from rich.text import Text
 from rich.tree import Tree
 
-from stillhouse.cli.report import FILE_WIDTH, plain_table
+from stillhouse.cli.report import plain_console, plain_table
 from stillhouse.errors import RegistryError
 
 if TYPE_CHECKING:
@@ -45,10 +44,9 @@ def show_audit(workspace: Path, what: str, *, as_json: bool, require_signature: 
     from tasks.versions import require_workspace
 
     require_workspace(workspace)
-    path = Path(what)
-    if path.exists():
-        package = path if path.is_dir() else path.parent
-        tree = audit(workspace, version_on_disk(workspace, path), served=package)
+    path = next((one for one in (Path(what), workspace / what) if one.exists()), None)
+    if path is not None:
+        tree = audit(workspace, version_on_disk(workspace, path), served=path)
     else:
         try:
             repair(workspace)
@@ -60,9 +58,7 @@ def show_audit(workspace: Path, what: str, *, as_json: bool, require_signature: 
     if as_json:
         click.echo(json.dumps(tree.as_dict() | {"whole": tree.whole and not unsigned}, indent=1))
         return int(not tree.whole or unsigned)
-    console = Console(highlight=False, soft_wrap=True)
-    if not console.is_terminal:
-        console.width = FILE_WIDTH
+    console = plain_console()
     console.print(_branch(tree))
     if unsigned:
         click.echo("stillhouse: the record must be signed by a trusted key, and is not (--require-signature)", err=True)
@@ -108,9 +104,7 @@ def show_reached(workspace: Path, data: str, *, as_json: bool) -> int:
     if not found:
         click.echo("it reached no registered student")
         return 0
-    console = Console(highlight=False, soft_wrap=True)
-    if not console.is_terminal:
-        console.width = FILE_WIDTH
+    console = plain_console()
     columns = (
         ("version", "right"),
         ("student", "left"),

@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from rich.console import Console
 
-from stillhouse.cli.report import FILE_WIDTH, figure_or_dash, plain_table
+from stillhouse.cli.report import figure_or_dash, plain_console, plain_table
 from stillhouse.reporting import SilentReporter
 
 if TYPE_CHECKING:
@@ -38,9 +37,7 @@ def show_comparison(workspace: Path, first: str, second: str, *, as_json: bool) 
     if as_json:
         click.echo(json.dumps(_facts(found), indent=1))
         return
-    console = Console(highlight=False, soft_wrap=True)
-    if not console.is_terminal:
-        console.width = FILE_WIDTH
+    console = plain_console()
     names = [f"version {side.info.version}" for side in (found.first, found.second)]
     table = plain_table("Side by side, on the prepared data", ("", "left"), *((name, "right") for name in names))
     for label, a, b in _rows(found):

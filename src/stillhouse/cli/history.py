@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from rich.console import Console
 
-from stillhouse.cli.report import FILE_WIDTH, plain_table
+from stillhouse.cli.report import plain_console, plain_table
 
 if TYPE_CHECKING:
     from tasks.history import History
@@ -32,13 +31,11 @@ def show_history(workspace: Path, *, at: str | None, limit: int | None, as_json:
     require_workspace(workspace)
     told = history(workspace, at)
     if as_json:
-        click.echo(json.dumps(_facts(told), indent=1))
+        click.echo(json.dumps(_facts(told, limit), indent=1))
         return
-    shown = told.entries if limit is None else told.entries[-limit:]
+    shown = told.entries[-(limit or len(told.entries)) :]
     if shown:
-        console = Console(highlight=False, soft_wrap=True)
-        if not console.is_terminal:
-            console.width = FILE_WIDTH
+        console = plain_console()
         columns = ("entry", "time", "what", "version", "student", "night", "by", "reason")
         table = plain_table("", *((name, "right" if name in ("entry", "version") else "left") for name in columns))
         for one in shown:
@@ -63,7 +60,7 @@ def show_history(workspace: Path, *, at: str | None, limit: int | None, as_json:
             click.echo(f"{name}: student version {version}")
 
 
-def _facts(told: History) -> dict[str, Any]:
+def _facts(told: History, limit: int | None) -> dict[str, Any]:
     champion = told.champion
     return {
         "at": told.at.isoformat() if told.at else None,
@@ -72,6 +69,7 @@ def _facts(told: History) -> dict[str, Any]:
         "challenger": told.state.challenger,
         "awaiting": told.state.awaiting,
         "entries": [
-            {"number": one.number, "hash": one.hash} | one.entry.model_dump(mode="json") for one in told.entries
+            {"number": one.number, "hash": one.hash} | one.entry.model_dump(mode="json")
+            for one in told.entries[-(limit or len(told.entries)) :]
         ],
     }

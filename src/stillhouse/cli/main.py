@@ -161,18 +161,30 @@ def tune(
     tune_student(workspace, student, trials=trials, timeout=timeout, epochs=epochs, seed=seed, warm=warm)
 
 
+def _readable(_context: click.Context, _option: click.Parameter, value: str | None) -> str | None:
+    """Refuse text that cannot be written down: bytes of another encoding."""
+    try:
+        (value or "").encode()
+    except UnicodeEncodeError:
+        raise click.BadParameter("it must be text in UTF-8") from None
+    return value
+
+
 def _decides(command: Callable[..., None]) -> Callable[..., None]:
     """Give a command that decides about the champion the option that says who decides."""
     return click.option(
         "--actor",
         metavar="NAME",
+        callback=_readable,
         help="Who decides (default: STILLHOUSE_ACTOR, or git's user.name, or the system's user).",
     )(command)
 
 
 @cli.command()
 @click.argument("version")
-@click.option("--reason", required=True, metavar="TEXT", help="Why, for those who read the history later.")
+@click.option(
+    "--reason", required=True, metavar="TEXT", callback=_readable, help="Why, for those who read the history later."
+)
 @click.option("--override-gate", is_flag=True, help="Promote a version that the gate refused all the same.")
 @_decides
 @click.pass_obj
@@ -187,7 +199,9 @@ def promote(workspace: Path, version: str, reason: str, override_gate: bool, act
 
 
 @cli.command()
-@click.option("--reason", metavar="TEXT", default="rolled back by hand", show_default=True, help="Why.")
+@click.option(
+    "--reason", metavar="TEXT", callback=_readable, default="rolled back by hand", show_default=True, help="Why."
+)
 @_decides
 @click.pass_obj
 def rollback(workspace: Path, reason: str, actor: str | None) -> None:
@@ -199,7 +213,7 @@ def rollback(workspace: Path, reason: str, actor: str | None) -> None:
 
 @cli.command()
 @click.argument("version", required=False)
-@click.option("--reason", metavar="TEXT", default="approved", show_default=True, help="Why.")
+@click.option("--reason", metavar="TEXT", callback=_readable, default="approved", show_default=True, help="Why.")
 @_decides
 @click.pass_obj
 def approve(workspace: Path, version: str | None, reason: str, actor: str | None) -> None:
@@ -211,7 +225,7 @@ def approve(workspace: Path, version: str | None, reason: str, actor: str | None
 
 @cli.command()
 @click.argument("version", required=False)
-@click.option("--reason", required=True, metavar="TEXT", help="Why.")
+@click.option("--reason", required=True, metavar="TEXT", callback=_readable, help="Why.")
 @_decides
 @click.pass_obj
 def reject(workspace: Path, version: str | None, reason: str, actor: str | None) -> None:

@@ -77,7 +77,7 @@ def reject_version(workspace: Path, name: str | None, *, reason: str, actor: str
 
 def _perform(workspace: Path, decide: Callable[[str], Move | None], actor: str | None) -> None:
     prepare_environment(workspace)
-    from tasks.champion import awaiting_line, champion_line, repair
+    from tasks.champion import awaiting_line, champion_line, ledger_entries, repair
     from tasks.versions import require_workspace
 
     require_workspace(workspace)
@@ -89,7 +89,8 @@ def _perform(workspace: Path, decide: Callable[[str], Move | None], actor: str |
         from flows.promote import promote
 
         standing = promote(workspace, move)
-        click.echo(f"{move.label}, by {move.actor}: {move.reason}")
+        entry = next(one.entry for one in ledger_entries(workspace) if one.entry.key == move.key)
+        click.echo(f"{move.label}, by {entry.actor}: {entry.reason}")
         if standing.previous is not None:
             click.echo(f"previous     student version {standing.previous}: stillhouse rollback returns to it")
         if standing.awaiting is not None:
@@ -104,4 +105,7 @@ def _somebody(workspace: Path) -> str:
     asked = subprocess.run(
         ["git", "config", "user.name"], cwd=workspace, capture_output=True, text=True, check=False
     ).stdout.strip()
-    return asked or getpass.getuser()
+    try:
+        return asked or getpass.getuser()
+    except (KeyError, OSError):  # a user without a name, as containers have
+        return f"uid {os.getuid()}"

@@ -12,10 +12,10 @@ from rich.table import Table
 if TYPE_CHECKING:
     from tasks.summary import Summary
 
-__all__ = ["FILE_WIDTH", "figure_or_dash", "plain_table", "print_summary"]
+__all__ = ["figure_or_dash", "plain_console", "plain_table", "print_summary"]
 
 #: Columns of the table where it goes to a file or a pipe.
-FILE_WIDTH = 160
+_FILE_WIDTH = 160
 
 #: Stage (before ``@``) → the figure of its metrics that is shown, and what it counts.
 _FIGURES = {
@@ -33,16 +33,22 @@ _FIGURES = {
 }
 
 
+def plain_console() -> Console:
+    """Return a console that shows text as it is: what people write may hold brackets."""
+    console = Console(highlight=False, soft_wrap=True, markup=False, emoji=False)
+    if not console.is_terminal:
+        console.width = _FILE_WIDTH
+    return console
+
+
 def print_summary(summary: Summary) -> None:
     """Print stages, models, the gate's verdict, the champion and where to look further."""
-    console = Console(highlight=False, soft_wrap=True)
-    if not console.is_terminal:
-        console.width = FILE_WIDTH
+    console = plain_console()
     console.print(_stages(summary))
     console.print(_models(summary))
     console.print(_rules(summary))
     for line in summary.closing_lines:
-        console.print(line, markup=False)
+        console.print(line)
 
 
 def plain_table(title: str, *columns: tuple[str, str]) -> Table:

@@ -8,9 +8,8 @@ from dataclasses import asdict
 from pathlib import Path
 
 import click
-from rich.console import Console
 
-from stillhouse.cli.report import FILE_WIDTH, plain_table
+from stillhouse.cli.report import plain_console, plain_table
 from stillhouse.cli.run import prepare_environment
 
 __all__ = ["show_reproduction"]
@@ -40,9 +39,7 @@ def show_reproduction(workspace: Path, name: str, *, keep: Path | None, as_json:
         facts = {"version": found.version, "night": found.night, "identical": found.identical}
         click.echo(json.dumps(facts | {"outputs": [asdict(one) for one in found.outputs]}, indent=1))
         return int(not found.identical)
-    console = Console(highlight=False, soft_wrap=True)
-    if not console.is_terminal:
-        console.width = FILE_WIDTH
+    console = plain_console()
     columns = (("stage", "left"), ("output", "left"), ("", "left"), ("how far", "left"))
     table = plain_table(f"Student version {found.version}, made again from night {found.night}", *columns)
     for one in found.outputs:

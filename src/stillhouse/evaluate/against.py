@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -18,6 +19,8 @@ from stillhouse.params.gate import GateParams
 __all__ = ["Ground", "against_champion", "against_reference", "paired_users", "regressions"]
 
 _K = 10
+#: Least draws of a bootstrap that lie beyond its bound.
+_BEYOND = 2
 Mask = NDArray[np.bool_]
 
 
@@ -116,8 +119,9 @@ def regressions(student: Ranks, champion: Ranks | None, ground: Ground, params: 
     looked = {part: pair for part, pair in pairs.items() if len(pair[0]) >= params.slices.min_users}
     worse = []
     for part, (ours, theirs) in looked.items():
-        confidence = 1.0 - (1.0 - params.confidence) / len(looked)
-        upper = -lower_bound(theirs - ours, confidence, params.resamples, params.seed)
+        outside = (1.0 - params.confidence) / len(looked)
+        resamples = max(params.resamples, math.ceil(_BEYOND / outside))  # or the bound were the smallest draw of all
+        upper = -lower_bound(theirs - ours, 1.0 - outside, resamples, params.seed)
         limit = 0.0 - params.slices.margin * float(theirs.mean())
         if upper < limit:
             worse.append(

@@ -150,7 +150,7 @@ def following(entry: Entry, records: Iterable[Record], anchors: Iterable[Anchor]
     """Return the text of ``entry`` as the next one, or of the one there is with its key.
 
     Args:
-        entry: the new entry; its ``previous`` is set here.
+        entry: the new entry; its ``previous`` is set here, unless it names the head that it was decided at.
         records: all entries as read just now.
         anchors: heads written down elsewhere.
 
@@ -168,6 +168,11 @@ def following(entry: Entry, records: Iterable[Record], anchors: Iterable[Anchor]
             f"{_version(entry.replaces)} (ledger entry {entry.key}): another was first, decide again"
         )
     last = head(entries)
+    if entry.previous is not None and (last is None or last.hash != entry.previous):
+        raise RegistryError(
+            f"{entry.kind.replace('_', ' ')} of version {entry.version} must follow the entry that it was decided at "
+            f"({entry.previous[:_SHORT]}), found the ledger further on: another was first, look and decide again"
+        )
     return entry.model_copy(update={"previous": last.hash if last else None}).text
 
 

@@ -39,13 +39,16 @@ class Projection:
         if entry.kind == "promoted":
             self.line.append(version)
             self.challenger = None if self.challenger == version else self.challenger
-            self.awaiting = None
+            self.awaiting = None  # whoever waited was held against another champion
         elif entry.kind == "rolled_back":
             kept = self.line[: self.line.index(version) + 1] if version in self.line else [*self.line, version]
             self.line = kept
         elif entry.kind != "registered":
             self.challenger = version
-            self.awaiting = version if entry.kind == "awaiting" else None
+            if entry.kind == "awaiting":
+                self.awaiting = version
+            elif entry.kind == "rejected" and self.awaiting == version:
+                self.awaiting = None
 
     @property
     def state(self) -> State:

@@ -12,7 +12,7 @@ from typing import Any
 from stillhouse.errors import RegistryError
 from stillhouse.lineage.graph import find_output, stages_behind
 
-__all__ = ["environment", "gaps", "gather", "plain"]
+__all__ = ["BY_NATURE", "environment", "gaps", "gather", "plain"]
 
 #: Version of the predicate's layout.
 _FORMAT = 1
@@ -22,6 +22,9 @@ _LIBRARIES = (
     "dvc", "great_expectations", "lightning-fabric", "mlflow", "numpy", "onnx", "onnxruntime", "onnxscript", "pandas",
     "prefect", "pyarrow", "pydantic", "safetensors", "sqlalchemy", "stillhouse", "torch",
 )  # fmt: skip
+
+#: Arguments of outputs that differ from run to run and on which nothing depends: ids, timings, Data Docs.
+BY_NATURE = ("run", "timings", "data_docs")
 
 #: What an auditor asks for first: name → the stage that made it and the argument it made it as.
 _LINKS = {

@@ -41,12 +41,13 @@ def private_key(pem: bytes, where: str) -> CryptoSigner:
     Raises:
         RegistryError: it is no such key.
     """
+    from cryptography.exceptions import UnsupportedAlgorithm
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
     from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
     try:
         key = load_pem_private_key(pem, password=None)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
         raise RegistryError(
             one_line(f"a signing key must be an Ed25519 private key in PEM: {error} ({where})")
         ) from None
@@ -61,12 +62,13 @@ def public_key(pem: bytes, where: str) -> SSlibKey:
     Raises:
         RegistryError: it is no such key.
     """
+    from cryptography.exceptions import UnsupportedAlgorithm
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
     from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
     try:
         key = load_pem_public_key(pem)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
         raise RegistryError(one_line(f"a key must be an Ed25519 public key in PEM: {error} ({where})")) from None
     if not isinstance(key, Ed25519PublicKey):
         raise RegistryError(f"a key must be an Ed25519 public key, found {type(key).__name__} ({where})")
@@ -96,8 +98,9 @@ def verify(envelope: bytes | None, statement: bytes, keys: Sequence[Key]) -> Sig
             return Signature("forged")
     except (ValueError, KeyError, TypeError, AttributeError):
         return Signature("forged")
-    named = next(iter(found.signatures))
-    if named not in {key.keyid for key in keys}:
+    trusted = [name for name in found.signatures if name in {key.keyid for key in keys}]
+    named = (trusted or list(found.signatures))[0]
+    if not trusted:
         return Signature("unknown key", named)
     try:
         return Signature("verified", next(iter(found.verify(list(keys), 1))))

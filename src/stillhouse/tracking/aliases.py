@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from stillhouse.errors import RegistryError
 from stillhouse.tracking.registry import STUDENT
 from stillhouse.tracking.store import connect
 
@@ -28,8 +29,22 @@ def get_aliases(workspace: Path) -> dict[str, int]:
 
 
 def set_alias(workspace: Path, alias: str, version: int) -> None:
-    """Point ``alias`` at ``version``."""
-    connect(workspace).client.set_registered_model_alias(STUDENT, alias, str(version))
+    """Point ``alias`` at ``version``.
+
+    Raises:
+        RegistryError: there is no such version.
+    """
+    from mlflow.exceptions import MlflowException
+
+    try:
+        connect(workspace).client.set_registered_model_alias(STUDENT, alias, str(version))
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        raise RegistryError(
+            f"version {version}, which the ledger has as {alias}, must be in the registry, found it gone "
+            f"(registered model {STUDENT}): restore it from a backup"
+        ) from None
 
 
 def delete_alias(workspace: Path, alias: str) -> None:

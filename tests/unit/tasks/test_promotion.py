@@ -23,7 +23,7 @@ from stillhouse.lineage.ledger import counting, following
 from stillhouse.tracking import aliases, ledger_store, registry
 from stillhouse.tracking.runs import open_night_run
 from tasks import promotion
-from tasks.champion import champion_line, ledger_entries, reference_version, repair
+from tasks.champion import champion_line, ledger_entries, promoted_by, reference_version, repair
 from tasks.history import history
 from tasks.naming import version_named
 from tasks.promotion import approval, carry_out, rejection, rollback
@@ -216,6 +216,48 @@ def test_a_rejected_version_leaves_the_champion(root: Path, judged: Any) -> None
     assert (now.champion, now.challenger, now.awaiting) == (1, 2, None)
 
 
+def test_another_student_that_is_refused_does_not_unwait_the_one_that_waits(root: Path, judged: Any) -> None:
+    judged("promoted")
+    judged("awaiting", replaces=1)
+    judged("refused")
+    assert repair(root).awaiting == 2
+    assert carry_out(root, approval(root, None, "looks right", "ada")).champion == 2
+
+
+@pytest.mark.parametrize("first", ["approve", "reject"])
+def test_of_an_approval_and_a_rejection_at_once_one_stands(root: Path, judged: Any, first: str) -> None:
+    judged("promoted")
+    judged("awaiting", replaces=1)
+    moves = {"approve": approval(root, None, "looks right", "ada"), "reject": rejection(root, None, "too odd", "bob")}
+    second = next(name for name in moves if name != first)
+    carry_out(root, moves[first])
+    with pytest.raises(RegistryError, match="must"):
+        carry_out(root, moves[second])
+    assert repair(root).champion == (2 if first == "approve" else 1)
+
+
+def test_a_person_does_not_go_by_the_gates_name(root: Path, judged: Any) -> None:
+    judged("promoted")
+    judged("registered")
+    with pytest.raises(RegistryError, match="must not go by the name gate"):
+        carry_out(root, replace(promoted(root, 2), actor="gate"))
+
+
+def test_a_version_that_a_person_promoted_is_known_by_its_night(root: Path, judged: Any) -> None:
+    judged("promoted")
+    judged("awaiting", replaces=1)
+    assert not promoted_by(root, "2026-03-13")
+    carry_out(root, approval(root, None, "looks right", "ada"))
+    assert promoted_by(root, "2026-03-13")
+
+
+def test_a_champion_that_is_gone_from_the_registry_is_one_line(root: Path, judged: Any, client: Any) -> None:
+    judged("promoted")
+    client.delete_model_version("student", "1")
+    with pytest.raises(RegistryError, match="must be in the registry, found it gone"):
+        repair(root)
+
+
 def test_only_the_version_that_waits_is_approved(root: Path, judged: Any) -> None:
     judged("promoted")
     judged("awaiting", replaces=1)
@@ -238,7 +280,10 @@ def test_a_version_has_many_names(root: Path, judged: Any, name: str) -> None:
     assert version_named(root, name) == 1
 
 
-@pytest.mark.parametrize(("name", "says"), [("best", "must be named by"), ("previous", "there must be a previous")])
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [("best", "must be named by"), ("previous", "there must be a previous"), ("9" * 30, "must be named by")],
+)
 def test_a_name_of_nothing_is_refused(root: Path, judged: Any, name: str, says: str) -> None:
     judged("promoted")
     with pytest.raises(RegistryError, match=says):
