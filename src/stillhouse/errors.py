@@ -23,7 +23,7 @@ do*: ``temperature must be > 0, got 0.0 (params.yaml: train_student.temperature)
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 __all__ = [
     "AlteredError",
@@ -123,7 +123,10 @@ def by_name(name: str) -> type[StillhouseError]:
     >>> by_name("DataError") is DataError
     True
     """
-    for cls in StillhouseError.__subclasses__():
-        if cls.__name__ == name:
-            return cls
-    return StillhouseError
+    return next((cls for cls in _below(StillhouseError) if cls.__name__ == name), StillhouseError)
+
+
+def _below(root: type[StillhouseError]) -> Iterator[type[StillhouseError]]:
+    for cls in root.__subclasses__():
+        yield cls
+        yield from _below(cls)
