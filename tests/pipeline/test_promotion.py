@@ -31,7 +31,11 @@ def test_the_champion_is_rolled_back_and_promoted_again(two_nights):
     forth = two_nights.run("promote", "student@2", "--reason", "a false alarm", "--override-gate", "--actor", "ada").out
     assert "previous     student version 1" in forth
     assert "champion already" in two_nights.run("promote", "2", "--reason", "again").out
+    two_nights.run("promote", "1", "--reason", "word " * 60, "--actor", "ada")
+    two_nights.run("rollback", "--actor", "ada")
     told = two_nights.run("history").out
+    assert "promoted" in told
+    assert "2026-03-03" in told
     assert "clicks [fell] [/now]" in told
     assert "student version 2 (small)" in told.splitlines()[-2]
     answer = json.loads(two_nights.run("recommend", "--user", "u000001", "-k", "3", "--json").out)

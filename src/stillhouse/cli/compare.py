@@ -56,7 +56,7 @@ def show_comparison(workspace: Path, first: str, second: str, *, as_json: bool) 
         )
     console.print(table)
     if found.settings:
-        table = plain_table("Settings that differ", ("setting", "left"), *((name, "left") for name in names))
+        table = plain_table("Settings that differ", ("setting", "left"), *((name, "text") for name in names))
         for name, (a, b) in found.settings.items():
             table.add_row(name, json.dumps(a), json.dumps(b))
         console.print(table)

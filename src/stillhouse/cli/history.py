@@ -37,7 +37,8 @@ def show_history(workspace: Path, *, at: str | None, limit: int | None, as_json:
     if shown:
         console = plain_console()
         columns = ("entry", "time", "what", "version", "student", "night", "by", "reason")
-        table = plain_table("", *((name, "right" if name in ("entry", "version") else "left") for name in columns))
+        sides = {"entry": "right", "version": "right", "reason": "text"}
+        table = plain_table("", *((name, sides.get(name, "left")) for name in columns))
         for one in shown:
             entry = one.entry
             table.add_row(

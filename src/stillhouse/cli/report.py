@@ -52,10 +52,10 @@ def print_summary(summary: Summary) -> None:
 
 
 def plain_table(title: str, *columns: tuple[str, str]) -> Table:
-    """Return an empty table with those columns: name and side (``left`` or ``right``)."""
+    """Return an empty table with those columns: name and side (``left``, ``right``, or ``text`` that may fold)."""
     table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
     for name, side in columns:
-        table.add_column(name, justify="right" if side == "right" else "left", no_wrap=True)
+        table.add_column(name, justify="right" if side == "right" else "left", no_wrap=side != "text")
     return table
 
 

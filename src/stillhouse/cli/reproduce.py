@@ -40,7 +40,7 @@ def show_reproduction(workspace: Path, name: str, *, keep: Path | None, as_json:
         click.echo(json.dumps(facts | {"outputs": [asdict(one) for one in found.outputs]}, indent=1))
         return int(not found.identical)
     console = plain_console()
-    columns = (("stage", "left"), ("output", "left"), ("", "left"), ("how far", "left"))
+    columns = (("stage", "left"), ("output", "left"), ("", "left"), ("how far", "text"))
     table = plain_table(f"Student version {found.version}, made again from night {found.night}", *columns)
     for one in found.outputs:
         table.add_row(one.stage, one.path, one.state, one.says)
