@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,7 +19,7 @@ from tasks.audit_content import ancestors, content_links
 from tasks.audit_night import night_link
 from tasks.champion import ledger_entries
 from tasks.content import contents
-from tasks.gate import decision_file
+from tasks.gate import decision_digest, decision_file
 from tasks.signing import trusted_keys
 
 __all__ = ["audit"]
@@ -145,7 +144,7 @@ def _gate(root: Path, info: VersionInfo, entries: Sequence[Entry]) -> Link:
         decision = json.loads(data)
     except ValueError:
         return altered("gate", f"{name} of run {info.run_id} is no JSON any more", stated)
-    found = hashlib.sha256(json.dumps(decision, sort_keys=True).encode()).hexdigest()
+    found = decision_digest(decision)
     if found != stated:
         return altered("gate", f"the decision hashes to {found[:12]}, the ledger names {stated[:12]}", stated)
     passed = next(one["passed"] for one in decision["verdicts"] if one["student"] == info.name)

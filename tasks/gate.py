@@ -25,7 +25,7 @@ from stillhouse.stages.evaluate import SPLITS
 from tasks import versions
 from tasks.night import Night
 
-__all__ = ["Decision", "decide", "decision_file"]
+__all__ = ["Decision", "decide", "decision_digest", "decision_file"]
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,12 @@ class Decision:
     @property
     def digest(self) -> str:
         """SHA-256 of the decision's canonical JSON: what the ledger names it by."""
-        return hashlib.sha256(json.dumps(self.as_dict(), sort_keys=True).encode()).hexdigest()
+        return decision_digest(self.as_dict())
+
+
+def decision_digest(decision: Mapping[str, Any]) -> str:
+    """Return the SHA-256 of a decision's canonical JSON."""
+    return hashlib.sha256(json.dumps(decision, sort_keys=True).encode()).hexdigest()
 
 
 def decision_file(digest: str) -> str:

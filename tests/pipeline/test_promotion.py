@@ -74,3 +74,15 @@ def test_in_approve_mode_a_night_closes_and_its_student_waits_for_a_person(two_n
     assert "promoted: version 3, by ada: approved" in two_nights.run("approve", "--actor", "ada").out
     assert champion(two_nights)["version"] == 3
     assert "found none waiting" in two_nights.run("reject", "--reason", "too late", code=2).err
+
+
+def test_a_student_that_waits_is_judged_again_where_the_champion_is_another_by_then(two_nights):
+    two_nights.set({"gate.mode": "approve"})
+    two_nights.run("run", "--force")
+    two_nights.run("rollback", "--actor", "ada")
+    assert "`stillhouse run --force` judges it again" in two_nights.run("approve", code=2).err
+    two_nights.run("run", "--force")
+    assert "night/2026-03-03.3/closed" in two_nights.tags()
+    assert json.loads(two_nights.run("status", "--json").out)["awaiting"] == 4
+    two_nights.run("approve", "--actor", "ada")
+    assert (champion(two_nights)["version"], champion(two_nights)["replaces"]) == (4, 1)
