@@ -13,6 +13,7 @@ from tasks.steps import (
     open_night,
     promote_chosen,
     register_students,
+    register_teacher,
     summarise,
     tracked,
 )
@@ -37,9 +38,10 @@ def nightly(request: Request, plan: Plan) -> Summary:
     """
     night = open_night(request.workspace, plan)
     with tracked(night):
-        stages = perform_graph(night.root, night.run_id)
+        stages = perform_graph(night)
         decision = judge_students(night)
-        versions = register_students(night, decision)
+        teacher = register_teacher(night)
+        versions = register_students(night, decision, teacher)
         standing = promote_chosen(night, decision, versions)
         summary = summarise(night, stages, decision, versions, standing)
         close_night(night)

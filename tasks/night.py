@@ -26,6 +26,7 @@ from tasks import graph, versions
 from tasks.champion import champion_version, fetch_package, package_of, reference_version
 
 __all__ = [
+    "PREVIOUS",
     "Night",
     "Plan",
     "close_night",

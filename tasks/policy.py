@@ -8,7 +8,10 @@ from dataclasses import dataclass
 
 from stillhouse.errors import ParamsError, unknown_name
 
-__all__ = ["Policy", "policy_of", "slot"]
+__all__ = ["ON_POOLS", "Policy", "on_pools", "policy_of", "slot"]
+
+#: Environment variable that sends each stage to the pool of its resource.
+ON_POOLS = "STILLHOUSE_POOLS"
 
 
 @dataclass(frozen=True)
@@ -23,6 +26,8 @@ class Policy:
     """Wait before each of these starts."""
     limit_seconds: int
     """A stage that runs longer is killed."""
+    pickup_seconds: float = 300.0
+    """On a pool: a stage that waits this long, with no worker there, is given up."""
 
 
 _POLICIES = {
@@ -32,6 +37,11 @@ _POLICIES = {
 }
 
 _SLOTS = {name: threading.BoundedSemaphore(policy.slots) for name, policy in _POLICIES.items()}
+
+
+def on_pools() -> bool:
+    """Say whether stages go to the pools' workers, or run beside the flow."""
+    return os.environ.get(ON_POOLS, "").strip().lower() in ("1", "true", "yes")
 
 
 def policy_of(resource: str) -> Policy:

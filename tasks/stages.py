@@ -1,4 +1,4 @@
-"""One Prefect task run a stage: each brings its own stage up to date through DVC."""
+"""One Prefect task run a stage: each brings its own stage up to date through DVC, here or on a worker."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from prefect import task
+from prefect import Task, task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.futures import PrefectFuture, wait
@@ -17,8 +17,10 @@ from prefect.futures import PrefectFuture, wait
 from stillhouse.errors import StillhouseError
 from stillhouse.runner.lifeline import NIGHT_PID, TIME_LIMIT
 from stillhouse.runner.stage import NIGHT_RUN
+from tasks.dispatch import ask, publish
 from tasks.graph import Stage, bring_up_to_date, read_graph
-from tasks.policy import policy_of, slot
+from tasks.policy import on_pools, policy_of, slot
+from tasks.steps import OpenNight
 from tasks.summary import StageReport
 
 __all__ = ["perform_graph"]
@@ -29,38 +31,49 @@ def _worth_another_try(_task: Any, _run: TaskRun, state: State[Any]) -> bool:
     return not isinstance(state.result(raise_on_failure=False), StillhouseError)
 
 
-@task(name="stage", task_run_name="{name}", cache_policy=NO_CACHE, persist_result=False)
-def _stage(name: str, root: Path, resource: str, environment: Mapping[str, str]) -> StageReport:
-    with slot(resource):
+@task(name="stage", task_run_name="{stage.name}", cache_policy=NO_CACHE, persist_result=False)
+def _beside(root: Path, stage: Stage, environment: Mapping[str, str]) -> StageReport:
+    """Bring the stage up to date here, when one of this process's slots is free."""
+    with slot(stage.resource):
         started = time.monotonic()
-        ran = bring_up_to_date(root, name, environment)
-        return StageReport(name, ran, time.monotonic() - started)
+        ran = bring_up_to_date(root, stage.name, environment)
+        return StageReport(stage.name, ran, time.monotonic() - started)
 
 
-def _submit(root: Path, stage: Stage, run_id: str, upstream: list[PrefectFuture[Any]]) -> PrefectFuture[Any]:
-    policy = policy_of(stage.resource)
+@task(name="stage on a pool", task_run_name="{stage.name}", cache_policy=NO_CACHE, persist_result=False)
+def _on_pool(night: OpenNight, commit: str, stage: Stage) -> StageReport:
+    """Have a worker of the stage's pool bring it up to date; the pool's own limit says how many at once."""
+    started = time.monotonic()
+    done = ask(night.root, night.night, commit, stage, policy_of(stage.resource), night.run_id)
+    return StageReport(stage.name, done is not None and done.ran, time.monotonic() - started)
+
+
+def _environment(stage: Stage, run_id: str) -> dict[str, str]:
     here = str(Path(sys.executable).parent)
-    environment = {
+    return {
         NIGHT_PID: str(os.getpid()),
         NIGHT_RUN: run_id,
-        TIME_LIMIT: str(policy.limit_seconds),
+        TIME_LIMIT: str(policy_of(stage.resource).limit_seconds),
         "PATH": os.pathsep.join([here, os.environ.get("PATH", os.defpath)]),
     }
-    bound = _stage.with_options(
+
+
+def _submit(
+    how: Task[..., StageReport], stage: Stage, upstream: list[PrefectFuture[Any]], *arguments: Any
+) -> PrefectFuture[StageReport]:
+    policy = policy_of(stage.resource)
+    bound = how.with_options(
         retries=policy.retries, retry_delay_seconds=policy.retry_seconds, retry_condition_fn=_worth_another_try
     )
-    future: PrefectFuture[Any] = bound.submit(  # type: ignore[call-overload]  # Prefect's overloads forget wait_for
-        stage.name, root, stage.resource, environment, wait_for=upstream
-    )
+    future: PrefectFuture[StageReport] = bound.submit(*arguments, wait_for=upstream)
     return future
 
 
-def perform_graph(root: Path, run_id: str) -> list[StageReport]:
+def perform_graph(night: OpenNight) -> list[StageReport]:
     """Bring every stage up to date, side by side where the graph and the slots let them.
 
     Args:
-        root: the workspace.
-        run_id: the night's tracking run; each stage's run becomes its child.
+        night: the night; each stage's tracking run becomes a child of its run.
 
     Returns:
         A report a stage, in the graph's order.
@@ -69,8 +82,14 @@ def perform_graph(root: Path, run_id: str) -> list[StageReport]:
         StillhouseError: the first stage in that order that ended with a known error.
         RuntimeError: one failed in any other way.
     """
+    commit = publish(night.root, night.night) if on_pools() else None
     futures: dict[str, PrefectFuture[Any]] = {}
-    for stage in read_graph(root):
-        futures[stage.name] = _submit(root, stage, run_id, [futures[name] for name in stage.upstream])
+    for stage in read_graph(night.root):
+        upstream = [futures[name] for name in stage.upstream]
+        if commit is None:
+            given = _environment(stage, night.run_id)
+            futures[stage.name] = _submit(_beside, stage, upstream, night.root, stage, given)
+        else:
+            futures[stage.name] = _submit(_on_pool, stage, upstream, night, commit, stage)
     wait(list(futures.values()))
     return [future.result() for future in futures.values()]

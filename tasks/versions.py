@@ -12,7 +12,8 @@ import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 
@@ -22,7 +23,9 @@ __all__ = [
     "CLOSED",
     "LOCK",
     "OPEN",
+    "bundle",
     "closing_message",
+    "code_commit",
     "commit_time",
     "contains",
     "differing",
@@ -30,9 +33,11 @@ __all__ = [
     "nights",
     "read_at",
     "read_many",
+    "remove_tag",
     "require_workspace",
     "tag_commit",
     "tag_night",
+    "unbundle",
 ]
 
 OPEN = "open"
@@ -209,14 +214,7 @@ def tag_night(root: Path, night: str, state: str, message: str, files: Iterable[
     Raises:
         NightError: the workspace is no git repository, or git refuses.
     """
-    with tempfile.TemporaryDirectory(prefix="stillhouse-index-") as folder:
-        index = Path(folder) / "index"
-        current = root / _git(root, "rev-parse", "--git-path", "index")
-        if current.exists():
-            shutil.copyfile(current, index)
-        env = {"GIT_INDEX_FILE": str(index), **_IDENTITY}
-        _git(root, "add", "--update", env=env)
-        _git(root, "add", "--", *(name for name in _CODE if (root / name).exists()), env=env)
+    with _index(root) as env:
         _git(root, "add", "--force", "--", *(name for name in files if (root / name).exists()), env=env)
         tree = _git(root, "write-tree", env=env)
         before = tag_commit(root, night, state)
@@ -227,3 +225,72 @@ def tag_night(root: Path, night: str, state: str, message: str, files: Iterable[
         commit = _git(root, "commit-tree", tree, *parents, "-m", message, env=env)
     _git(root, "update-ref", f"refs/tags/night/{night}/{state}", commit)
     return commit
+
+
+def remove_tag(root: Path, night: str, state: str, commit: str) -> None:
+    """Remove the night's tag, provided that it still names ``commit``.
+
+    Raises:
+        NightError: it names another by now, or git refuses.
+    """
+    _git(root, "update-ref", "-d", f"refs/tags/night/{night}/{state}", commit)
+
+
+def code_commit(root: Path, message: str, without: Iterable[str]) -> str:
+    """Return a commit of the workspace's code as it is, dirty or not; nothing names it, so git may let it go again.
+
+    Args:
+        root: the workspace, at the top of a git repository.
+        message: the commit's message.
+        without: files that are left out even where git tracks them.
+
+    Raises:
+        NightError: the workspace is no git repository, or git refuses.
+    """
+    with _index(root) as env:
+        _git(root, "rm", "--cached", "--force", "--quiet", "--ignore-unmatch", "--", *without, env=env)
+        tree = _git(root, "write-tree", env=env)
+        parents = [word for parent in (_head(root),) if parent for word in ("-p", parent)]
+        return _git(root, "commit-tree", tree, *parents, "-m", message, env=env)
+
+
+@contextmanager
+def _index(root: Path) -> Iterator[dict[str, str]]:
+    """Give the environment of a temporary index that holds tracked files as they are, and new files of code."""
+    with tempfile.TemporaryDirectory(prefix="stillhouse-index-") as folder:
+        index = Path(folder) / "index"
+        current = root / _git(root, "rev-parse", "--git-path", "index")
+        if current.exists():
+            shutil.copyfile(current, index)
+        env = {"GIT_INDEX_FILE": str(index), **_IDENTITY}
+        _git(root, "add", "--update", env=env)
+        _git(root, "add", "--", *(name for name in _CODE if (root / name).exists()), env=env)
+        yield env
+
+
+def bundle(root: Path, night: str, state: str) -> bytes:
+    """Return the night's tag as a git bundle of what a clone at the same ``HEAD`` lacks.
+
+    Raises:
+        NightError: there is no such tag, or git refuses.
+    """
+    tag = f"refs/tags/night/{night}/{state}"
+    with tempfile.TemporaryDirectory(prefix="stillhouse-bundle-") as folder:
+        file = Path(folder) / "bundle"
+        head = _head(root)
+        _git(root, "bundle", "create", "--quiet", str(file), tag, *(["--not", head] if head else []))
+        return file.read_bytes()
+
+
+def unbundle(root: Path, data: bytes, night: str, state: str) -> str:
+    """Take the night's tag out of a bundle, over one of that name, and return its commit.
+
+    Raises:
+        NightError: the bundle is not whole, or the clone lacks the commit that it builds on.
+    """
+    tag = f"refs/tags/night/{night}/{state}"
+    with tempfile.TemporaryDirectory(prefix="stillhouse-bundle-") as folder:
+        file = Path(folder) / "bundle"
+        file.write_bytes(data)
+        _git(root, "fetch", "--quiet", "--no-tags", str(file), f"+{tag}:{tag}")
+    return tag_commit(root, night, state) or ""

@@ -20,6 +20,9 @@ _QUIET = {
     "MLFLOW_UV_AUTO_DETECT": "false",  # or it copies a user's uv.lock into every model
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    # A server that is away is asked for about a minute (1 + 2 + 4 + ... s); more would outlast its return.
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "5",
     "GIT_PYTHON_REFRESH": "quiet",
 }
 

@@ -1,0 +1,89 @@
+"""What the schedule starts: every night that is due in the worker's workspace, each by its own time."""
+
+from __future__ import annotations
+
+import os
+from datetime import datetime
+from pathlib import Path
+
+from prefect import flow, get_run_logger, runtime
+
+from flows.nightly import nightly
+from stillhouse.errors import DataError, StillhouseError, TrainingError
+from tasks.champion import repair
+from tasks.graph import hush
+from tasks.mending import mend
+from tasks.night import last_closed
+from tasks.plan import Request, plan_night
+from tasks.schedule import due_times, handled, handled_through, schedules_of
+from tasks.versions import require_workspace
+from tasks.worksite import workspace_of_worker
+from tasks.workspace import exclusive
+
+__all__ = ["scheduled"]
+
+#: What a night may end with and yet have been seen to: waiting would not change it.
+_VERDICTS = (DataError, TrainingError)
+
+
+@flow(persist_result=False)
+def scheduled(as_of: str | None = None, source: str | None = None, force: bool = False) -> None:
+    """Perform the nights that are due in this worker's workspace; one whose time was missed comes first.
+
+    Args:
+        as_of: perform the night of this time alone, such as ``2026-03-02T03:00+01:00``.
+        source: where interactions come from, in place of params.yaml's.
+        force: perform it even where there is nothing new.
+
+    Raises:
+        StillhouseError: a night was stopped. Where its data or its teacher was to blame, later ones were performed.
+        RuntimeError: it failed otherwise; it is due again.
+    """
+    root = workspace_of_worker()
+    os.chdir(root)
+    hush()
+    require_workspace(root)
+    with exclusive(root):
+        mend(root)
+        stopped: list[StillhouseError] = []
+        for moment in [None] if as_of else _due(root):
+            asked = as_of or (moment.isoformat() if moment else None)
+            try:
+                _perform(Request(root, source=source, as_of=asked, force=force))
+            except _VERDICTS as error:
+                stopped.append(error)
+            if moment is not None:
+                handled(root, moment)
+        if stopped:
+            raise stopped[0]
+
+
+def _due(root: Path) -> list[datetime | None]:
+    """Return the times of the nights that are due; ``[None]``: a person started this run between two of them."""
+    until: datetime = runtime.flow_run.scheduled_start_time
+    through = handled_through(root)
+    if through is None:
+        # The first scheduled night of this workspace; nobody has missed the ones before it.
+        return [until if runtime.flow_run.run_count and _by_schedule() else None]
+    last = last_closed(root)
+    after = max(through, datetime.fromisoformat(last.as_of)) if last else through
+    return list(due_times(schedules_of(), after, until)) or [None]
+
+
+def _by_schedule() -> bool:
+    from prefect.client.orchestration import get_client
+
+    with get_client(sync_client=True) as client:
+        return bool(client.read_flow_run(runtime.flow_run.id).auto_scheduled)
+
+
+def _perform(request: Request) -> None:
+    log = get_run_logger()
+    plan = plan_night(request)
+    if plan.action == "nothing":
+        repair(request.workspace)
+        log.info("nothing to do: the source holds nothing new since night %s closed", plan.night.id)
+        return
+    log.info("night %s: %s", plan.night.id, plan.action)
+    for line in nightly(request, plan).closing_lines:
+        log.info(line)

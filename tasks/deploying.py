@@ -1,0 +1,91 @@
+"""What a Prefect server must know of Stillhouse: the pools, the deployments of prefect.yaml, the automations."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.actions import WorkPoolCreate, WorkPoolUpdate
+from prefect.exceptions import ObjectNotFound
+
+from stillhouse.errors import NightError, ParamsError, one_line
+from tasks.automations import apply
+
+__all__ = ["GPUS", "POOLS", "deploy"]
+
+#: The pools, each with its slots; ``None``: as many as its workers take.
+POOLS = ("night", "cpu", "gpu")
+
+#: Environment variable with the number of GPUs that the pool ``gpu`` shares out.
+GPUS = "STILLHOUSE_GPUS"
+
+
+def deploy(root: Path) -> list[str]:
+    """Make or bring up to date the pools, the deployments and the automations; done again, nothing changes.
+
+    Args:
+        root: the workspace, whose prefect.yaml and deploy/automations.yaml are read.
+
+    Returns:
+        A line on each thing that there is now.
+
+    Raises:
+        ParamsError: STILLHOUSE_GPUS is no number.
+        NightError: the server does not answer, or refuses.
+    """
+    slots = {"gpu": _gpus()}
+    for pool in POOLS:
+        _pool(pool, slots.get(pool))
+    done = subprocess.run(
+        [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all"],
+        cwd=root,
+        env={
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join([str(root / "src"), str(root)]),
+            "PREFECT_CLI_COLORS": "false",
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        raise NightError(one_line(f"prefect.yaml must be deployed, Prefect said: {done.stderr or done.stdout}"))
+    automations = apply(root)
+    return [
+        *(f"pool {pool}" + (f", {slots[pool]} at once" if pool in slots else "") for pool in POOLS),
+        *(f"deployment {name}" for name in _deployments()),
+        *(f"automation {name}" for name in automations),
+    ]
+
+
+def _pool(name: str, limit: int | None) -> None:
+    with get_client(sync_client=True) as client:
+        try:
+            found = client.read_work_pool(name)
+        except ObjectNotFound:
+            client.create_work_pool(WorkPoolCreate(name=name, type="process", concurrency_limit=limit))
+            return
+        if limit is not None and found.concurrency_limit != limit:
+            client.update_work_pool(name, WorkPoolUpdate(concurrency_limit=limit))
+
+
+def _deployments() -> list[str]:
+    with get_client(sync_client=True) as client:
+        flows = {flow.id: flow.name for flow in client.read_flows()}
+        return sorted(f"{flows[one.flow_id]}/{one.name}" for one in client.read_deployments())
+
+
+def _gpus() -> int:
+    """Return the slots of the pool ``gpu``: what the environment says, or this machine's GPUs, one at least."""
+    if said := os.environ.get(GPUS):
+        if not said.isdecimal() or int(said) < 1:
+            raise ParamsError(f"{GPUS} must be a number of GPUs, 1 or more, got {said!r} (environment)")
+        return int(said)
+    try:
+        listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=False, timeout=20)
+    except (FileNotFoundError, subprocess.TimeoutExpired):
+        return 1
+    return max(1, sum(line.startswith("GPU ") for line in listed.stdout.splitlines()))

@@ -1,0 +1,154 @@
+"""The night's side of a stage on a pool: the order goes out, the answer is waited for, its outputs are taken up."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+from uuid import UUID
+
+import httpx
+from prefect import runtime
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.objects import FlowRun
+from prefect.deployments import run_deployment
+from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
+from prefect.states import Cancelling
+
+from stillhouse.errors import NightError, by_name, one_line
+from stillhouse.tracking.settings import tracking_of
+from tasks import remote, versions
+from tasks.answering import answer_of
+from tasks.graph import Stage
+from tasks.handover import is_current, send, take_outputs, upstream_entries
+from tasks.night import PREVIOUS, Night
+from tasks.order import Done, Order, code_digest
+from tasks.policy import Policy
+from tasks.worksite import bundle_name
+
+__all__ = ["STAGE_FLOW", "ask", "publish"]
+
+T = TypeVar("T")
+
+#: The flow that a worker runs; each pool has a deployment of it that bears the pool's name.
+STAGE_FLOW = "stage"
+
+#: Seconds between two looks at a run.
+_LOOK = 0.5
+
+#: Longest that a Prefect server may be away while a night waits for a stage.
+_SERVER_AWAY = 600.0
+
+
+def publish(root: Path, night: Night) -> str:
+    """Put what a night starts from into DVC's remote, where workers find it, and return its open tag's commit.
+
+    Raises:
+        NightError: the night was not opened, or the remote cannot be written.
+    """
+    commit = versions.tag_commit(root, night.id, versions.OPEN)
+    if commit is None:
+        raise NightError(f"night {night.id} must be open, found no tag night/{night.id}/open")
+    send(root, f"{PREVIOUS}.dvc")
+    name = bundle_name(night.id, commit)
+    if remote.get(root, name) is None:
+        remote.put(root, name, versions.bundle(root, night.id, versions.OPEN))
+    return commit
+
+
+def ask(root: Path, night: Night, commit: str, stage: Stage, policy: Policy, run_id: str) -> Done | None:
+    """Have a worker of the stage's pool bring it up to date, and take up what it made.
+
+    Args:
+        root: the workspace.
+        night: the night.
+        commit: of its open tag (`publish`).
+        stage: the stage; what it takes is up to date here.
+        policy: its limits.
+        run_id: the night's tracking run.
+
+    Returns:
+        How it went; ``None``: it was up to date already, and nobody was asked.
+
+    Raises:
+        StillhouseError: the known error that the stage ended with on the worker.
+        NightError: no worker of the pool is there, or what came back is of other code or data.
+        RuntimeError: the worker's run crashed or was cancelled.
+    """
+    if is_current(root, stage.name):
+        return None
+    order = Order(
+        night=night.id,
+        commit=commit,
+        stage=stage.name,
+        inputs=upstream_entries(root, stage.upstream),
+        code=code_digest(),
+        tracking=tracking_of(root).shown,
+        run_id=run_id,
+        parent=str(runtime.flow_run.id),
+        limit_seconds=policy.limit_seconds,
+    )
+    run: Any = run_deployment(
+        f"{STAGE_FLOW}/{stage.resource}",
+        parameters={"order": order.document()},
+        flow_run_name=f"{night.id}: {stage.name}",
+        timeout=0,
+        # Another attempt of this task is another run; the same attempt never is.
+        idempotency_key=f"{runtime.flow_run.id}:{stage.name}:{runtime.task_run.run_count}",
+    )
+    with get_client(sync_client=True) as client:
+        ended = _wait(client, run.id, stage, policy)
+        done = _patiently(lambda: answer_of(client, run.id))
+    if done is None or ended.state is None or (done.error is None and not ended.state.is_completed()):
+        found = "nothing" if ended.state is None else f"{ended.state.name}: {ended.state.message or 'no message'}"
+        raise RuntimeError(one_line(f"stage {stage.name} on pool {stage.resource} must end with an answer: {found}"))
+    if done.error is not None:
+        raise by_name(done.known or "")(done.error)
+    take_outputs(root, stage.name, done.entry or {}, f"pool {stage.resource}")
+    return done
+
+
+def _wait(client: SyncPrefectClient, run_id: UUID, stage: Stage, policy: Policy) -> FlowRun:
+    """Wait until the run has ended; a server that is away for a while is waited for too."""
+    waiting_since = time.monotonic()
+    while True:
+        run = _patiently(lambda: client.read_flow_run(run_id))
+        if run.state is not None and run.state.is_final():
+            return run
+        begun = run.state is not None and (run.state.is_running() or run.state.is_cancelling())
+        if begun:
+            waiting_since = time.monotonic()
+        elif time.monotonic() - waiting_since > policy.pickup_seconds and not _staffed(client, stage.resource):
+            _patiently(lambda: client.set_flow_run_state(run_id, Cancelling(), force=True))
+            raise NightError(
+                f"pool {stage.resource} must have a worker, found none at work for {policy.pickup_seconds:.0f} s: "
+                f"prefect worker start --pool {stage.resource} (stillhouse stack status)"
+            )
+        time.sleep(_LOOK)
+
+
+def _staffed(client: SyncPrefectClient, pool: str) -> bool:
+    workers = _patiently(lambda: client.read_workers_for_work_pool(pool))
+    return any(str(getattr(worker.status, "value", worker.status)).upper() == "ONLINE" for worker in workers)
+
+
+def _patiently(asking: Callable[[], T]) -> T:
+    """Return what ``asking`` returns, once the server answers.
+
+    Raises:
+        NightError: it has not answered for ten minutes.
+    """
+    until = time.monotonic() + _SERVER_AWAY
+    while True:
+        try:
+            return asking()
+        except ObjectNotFound:
+            raise
+        except (httpx.TransportError, PrefectHTTPStatusError, OSError) as error:
+            refused = isinstance(error, PrefectHTTPStatusError) and error.response.status_code < 500
+            if refused or time.monotonic() > until:
+                raise NightError(
+                    one_line(f"the Prefect server must answer, got {type(error).__name__}: {error} (PREFECT_API_URL)")
+                ) from error
+            time.sleep(1.0)

@@ -1,0 +1,162 @@
+"""Entries of ``dvc.lock`` handed from one clone to another; the bytes they name go through DVC's remote."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from stillhouse.errors import NightError, one_line
+from stillhouse.params.base import read_yaml
+from tasks.graph import repository
+from tasks.mending import keep
+from tasks.versions import LOCK
+
+__all__ = ["entry_of", "is_current", "send", "take_inputs", "take_outputs", "upstream_entries"]
+
+
+def is_current(root: Path, name: str) -> bool:
+    """Say whether the stage is up to date in the workspace, after bringing back outputs that are only missing."""
+    from dvc.exceptions import DvcException
+    from dvc.repo import lock_repo
+
+    with repository(root) as repo, lock_repo(repo):
+        if not repo.status(targets=[name]):
+            return True
+        if name not in _stages(root):
+            return False
+        try:
+            repo.checkout(targets=[name], force=True)
+        except DvcException:  # the cache does not have them either
+            return False
+        return not repo.status(targets=[name])
+
+
+def entry_of(root: Path, name: str) -> dict[str, Any]:
+    """Return the stage's entry in ``dvc.lock``.
+
+    Raises:
+        NightError: there is none.
+    """
+    stages = _stages(root)
+    if name not in stages:
+        raise NightError(f"{LOCK} must hold the stage {name}, found {', '.join(sorted(stages)) or 'nothing'}")
+    return dict(stages[name])
+
+
+def _stages(root: Path) -> dict[str, Any]:
+    path = root / LOCK
+    return dict(read_yaml(path).get("stages", {})) if path.exists() else {}
+
+
+def upstream_entries(root: Path, names: tuple[str, ...]) -> dict[str, dict[str, Any]]:
+    """Return what the stages ``names`` gave: stage → its command and outputs, with hashes, without what it took."""
+    return {name: {key: entry_of(root, name)[key] for key in ("cmd", "outs")} for name in names}
+
+
+def take_inputs(site: Path, entries: Mapping[str, Mapping[str, Any]], name: str) -> None:
+    """Bring what the stage takes into the clone, from the cache or the remote.
+
+    Args:
+        site: the clone.
+        entries: `upstream_entries` of the stages that it takes from.
+        name: the stage.
+
+    Raises:
+        NightError: the remote lacks some of it.
+    """
+    from dvc.exceptions import DvcException
+    from dvc.repo import lock_repo
+
+    keep(site)
+    with repository(site) as repo, lock_repo(repo):
+        _write(repo, site, entries)
+        repo._reset()  # DVC keeps the lock that it has read
+        (stage,) = repo.stage.collect(name)
+        versioned = {out.fs_path for one in repo.index.stages for out in one.outs}
+        wanted = [dep.fs_path for dep in stage.deps if _below(dep.fs_path, versioned)]
+        if not wanted:  # to DVC no target means all of them
+            return
+        try:
+            repo.pull(targets=wanted, force=True)
+        except DvcException as error:
+            raise NightError(one_line(f"what stage {name} takes must be in DVC's remote, it said: {error}")) from error
+
+
+def send(site: Path, name: str) -> None:
+    """Push the outputs of the stage, or what a ``.dvc`` file tracks, to the remote.
+
+    Raises:
+        NightError: the remote cannot be written.
+    """
+    from dvc.exceptions import DvcException
+
+    with repository(site) as repo:
+        try:
+            repo.push(targets=[name])
+        except (DvcException, OSError) as error:
+            raise NightError(one_line(f"what {name} made must go to DVC's remote, it said: {error}")) from error
+
+
+def take_outputs(root: Path, name: str, entry: Mapping[str, Any], where: str) -> None:
+    """Take up what another clone made: its entry into ``dvc.lock``, its outputs from the remote.
+
+    The stage must then be up to date here: same command, code, settings and inputs. Where it is not, the entry that
+    stood before stands again.
+
+    Args:
+        root: the workspace.
+        name: the stage.
+        entry: what the other clone's ``dvc.lock`` has of it.
+        where: who made it, for errors.
+
+    Raises:
+        NightError: the outputs are not in the remote, or the entry is of other code, settings or inputs.
+    """
+    from dvc.exceptions import DvcException
+    from dvc.repo import lock_repo
+
+    keep(root)
+    with repository(root) as repo, lock_repo(repo):
+        before = (root / LOCK).read_bytes() if (root / LOCK).exists() else None
+        try:
+            _write(repo, root, {name: entry})
+            repo._reset()
+            try:
+                repo.pull(targets=[name], force=True)
+            except DvcException as error:
+                raise NightError(
+                    one_line(f"what {where} made of stage {name} must be in DVC's remote, it said: {error}")
+                ) from error
+            if differs := repo.status(targets=[name]):
+                raise NightError(
+                    one_line(
+                        f"what {where} made of stage {name} must be of this night's code and data, found {differs}"
+                    )
+                )
+        except BaseException:
+            _put_back(root, before)
+            raise
+
+
+def _put_back(root: Path, before: bytes | None) -> None:
+    from stillhouse.data.files import write_bytes
+
+    if before is None:
+        (root / LOCK).unlink(missing_ok=True)
+    else:
+        write_bytes(root / LOCK, before)
+
+
+def _write(repo: Any, root: Path, entries: Mapping[str, Mapping[str, Any]]) -> None:
+    """Put entries into ``dvc.lock`` as DVC itself does, so that the file is the same to the byte."""
+    from dvc.utils.serialize import modify_yaml
+
+    with modify_yaml(str(root / LOCK), fs=repo.fs) as data:
+        data.setdefault("schema", "2.0")
+        data.setdefault("stages", {})
+        data["stages"].update({name: dict(entry) for name, entry in entries.items()})
+
+
+def _below(path: str, outputs: set[str]) -> bool:
+    return any(str(one) in outputs for one in (Path(path), *Path(path).parents))

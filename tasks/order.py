@@ -1,0 +1,75 @@
+"""What a night asks of a worker, and what comes back: paths, hashes and names; never data."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from stillhouse.runner.closure import package_root
+
+__all__ = ["Done", "Order", "code_digest"]
+
+
+@dataclass(frozen=True)
+class Order:
+    """One stage of one night, to be brought up to date somewhere else."""
+
+    night: str
+    commit: str
+    """Of the night's open tag: the code, the settings, ``night.yaml``, ``previous.dvc``."""
+    stage: str
+    inputs: Mapping[str, Mapping[str, Any]]
+    """Stage that it takes from → its command and outputs as ``dvc.lock`` has them."""
+    code: str
+    """`code_digest` of the night's process."""
+    tracking: str
+    """Where the night tracks, as a person may see it."""
+    run_id: str
+    """The night's tracking run."""
+    parent: str
+    """The night's flow run: the stage ends when that one has."""
+    limit_seconds: int
+    """The stage is killed when it runs longer."""
+
+    def document(self) -> dict[str, Any]:
+        """Return the order as plain data."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Done:
+    """How an order went."""
+
+    ran: bool
+    """``False``: the worker's clone had the outputs already."""
+    seconds: float
+    """From the order's arrival to its outputs in the remote."""
+    entry: Mapping[str, Any] | None
+    """The stage's entry for ``dvc.lock``; ``None``: it failed."""
+    error: str | None = None
+    """A known error's line."""
+    known: str | None = None
+    """Its class in `stillhouse.errors`."""
+    began: float = 0.0
+    """When the stage's own work began, seconds since the epoch by the worker's clock."""
+    ended: float = 0.0
+
+    def document(self) -> dict[str, Any]:
+        """Return the answer as plain data."""
+        return asdict(self)
+
+
+@cache
+def code_digest() -> str:
+    """Return the SHA-256 of the code that this process runs: flows, tasks and library."""
+    beside = Path(__file__).parents[1]
+    digest = hashlib.sha256()
+    for folder in (beside / "flows", beside / "tasks", package_root() / "stillhouse"):
+        for file in sorted(folder.rglob("*.py")):
+            digest.update(f"{folder.name}/{file.relative_to(folder).as_posix()}\0".encode())
+            digest.update(hashlib.sha256(file.read_bytes()).digest())
+    return digest.hexdigest()

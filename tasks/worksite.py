@@ -1,0 +1,117 @@
+"""The worker's side of a stage on a pool: a clone at the night's open tag, inputs in, outputs out."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import time
+from contextlib import chdir
+from pathlib import Path
+
+import filelock
+
+from stillhouse.errors import NightError, StillhouseError
+from stillhouse.runner.lifeline import NIGHT_PID, TIME_LIMIT
+from stillhouse.runner.stage import NIGHT_RUN, STATE
+from stillhouse.tracking.settings import tracking_of
+from tasks import remote, versions
+from tasks.clones import scratch_clone
+from tasks.graph import bring_up_to_date
+from tasks.handover import entry_of, is_current, send, take_inputs
+from tasks.order import Done, Order, code_digest
+
+__all__ = ["WORKSPACE", "bundle_name", "carry_out", "workspace_of_worker"]
+
+#: Environment variable that names the folder that a worker works in.
+WORKSPACE = "STILLHOUSE_WORKSPACE"
+
+#: Folder of a worker's clone that holds one clone a night.
+_SITES = "sites"
+
+#: Nights whose clones a worker keeps beside tonight's: one that was revised or is caught up may come back.
+_KEPT_SITES = 2
+
+
+def workspace_of_worker() -> Path:
+    """Return the folder that this worker works in: STILLHOUSE_WORKSPACE, or the current one."""
+    return Path(os.environ.get(WORKSPACE) or Path.cwd()).resolve()
+
+
+def bundle_name(night: str, commit: str) -> str:
+    """Return the name that a night's open tag has in DVC's remote."""
+    return f"nights/{night}/open-{commit[:16]}.bundle"
+
+
+def carry_out(order: Order, clone: Path) -> Done:
+    """Bring the order's stage up to date in a clone of ``clone`` at the night's open tag.
+
+    Done again after a crash it goes on: what the stage had saved to resume from lies in that clone.
+
+    Raises:
+        NightError: this worker's code or tracking differs from the night's, or the remote lacks something.
+        RuntimeError: the stage ended without a known error.
+    """
+    started = time.monotonic()
+    try:
+        _require_same(order, clone)
+        site = _site(order, clone)
+        with chdir(site):  # DVC names stages relative to where one stands
+            take_inputs(site, order.inputs, order.stage)
+            began = time.time()
+            # One that is up to date here already was performed by an attempt whose night did not live to hear of it.
+            ran = not is_current(site, order.stage) and bring_up_to_date(site, order.stage, _environment(order, site))
+            ended = time.time()
+            send(site, order.stage)
+        entry = entry_of(site, order.stage)
+    except StillhouseError as error:
+        return Done(False, time.monotonic() - started, None, str(error), type(error).__name__)
+    return Done(ran, time.monotonic() - started, entry, began=began, ended=ended)
+
+
+def _require_same(order: Order, clone: Path) -> None:
+    if order.code != code_digest():
+        raise NightError(
+            f"a worker must run the night's own code ({order.code[:12]}), found {code_digest()[:12]} in {clone.name}: "
+            "bring its clone to the night's commit and start it again"
+        )
+    if (found := tracking_of(clone).shown) != order.tracking:
+        raise NightError(
+            f"a worker must track where the night does ({order.tracking}), found {found} (MLFLOW_TRACKING_URI)"
+        )
+
+
+def _site(order: Order, clone: Path) -> Path:
+    place = clone / STATE / _SITES / order.night
+    place.parent.mkdir(parents=True, exist_ok=True)
+    with filelock.FileLock(f"{place}.lock"):
+        if versions.tag_commit(clone, order.night, versions.OPEN) != order.commit:
+            data = remote.get(clone, bundle_name(order.night, order.commit))
+            if data is None:
+                raise NightError(f"night {order.night} must have its code in DVC's remote, found no bundle of it there")
+            if (found := versions.unbundle(clone, data, order.night, versions.OPEN)) != order.commit:
+                raise NightError(
+                    f"night {order.night} must be at commit {order.commit[:12]}, its bundle holds {found[:12]}"
+                )
+        if not place.exists():
+            _let_go(place.parent)
+        return scratch_clone(clone, order.commit, place)
+
+
+def _let_go(sites: Path) -> None:
+    """Remove the clones of nights before the last few: nothing in them is anywhere's only copy."""
+    folders = sorted((one for one in sites.iterdir() if one.is_dir()), key=lambda one: one.stat().st_mtime)
+    for folder in folders[: -_KEPT_SITES or None]:
+        with filelock.FileLock(f"{folder}.lock"):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _environment(order: Order, site: Path) -> dict[str, str]:
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
+    return {
+        NIGHT_PID: str(os.getpid()),
+        NIGHT_RUN: order.run_id,
+        TIME_LIMIT: str(order.limit_seconds),
+        "PATH": path,
+        "PYTHONPATH": os.pathsep.join([str(site / "src"), str(site)]),
+    }
