@@ -1,4 +1,4 @@
-"""From the served bytes back to the rows: every link of a student's record, checked again."""
+"""From the served bytes, or a teacher's checkpoint, back to the rows: every link of a record, checked again."""
 
 from __future__ import annotations
 
@@ -12,26 +12,29 @@ from stillhouse.errors import AlteredError, RegistryError
 from stillhouse.lineage import signing, statement
 from stillhouse.lineage.audit import Link, altered, missing, noted, verified
 from stillhouse.lineage.entry import Entry
+from stillhouse.lineage.ledger import about
 from stillhouse.tracking import registry as versions_store
-from stillhouse.tracking.registry import VersionInfo
+from stillhouse.tracking.registry import STUDENT, VersionInfo
 from stillhouse.tracking.runs import read_file
 from tasks.audit_content import ancestors, content_links
 from tasks.audit_night import night_link
 from tasks.champion import ledger_entries
-from tasks.content import contents
+from tasks.content import Contents, contents
 from tasks.gate import decision_digest, decision_file
 from tasks.signing import trusted_keys
+from tasks.teachers import Teachers
 
 __all__ = ["audit"]
 
 
-def audit(root: Path, version: int, served: Path | None = None) -> Link:
+def audit(root: Path, version: int, served: Path | None = None, *, model: str = STUDENT) -> Link:
     """Check everything that ``version`` came from.
 
     Args:
         root: the workspace.
         version: a registered version.
         served: a package on disk, or one of its files, that is to be checked in place of the registry's files.
+        model: the registered model: ``student``, or ``teacher``, whose content is the checkpoint in DVC.
 
     Returns:
         A tree of links; it is whole where every one is verified.
@@ -40,20 +43,25 @@ def audit(root: Path, version: int, served: Path | None = None) -> Link:
         RegistryError: there is no such version.
         NightError: DVC cannot work in ``root``.
     """
-    info = versions_store.version_of(root, version)
+    info = versions_store.version_of(root, version, model)
     entries, ledger = _ledger(root, info)
     record, data = _record(root, info, entries)
-    below = [_package(root, info, entries, data, served), record, ledger]
-    if data is not None:
-        predicate = json.loads(data)["predicate"]
-        with contents(root) as kept:
+    below = [record, ledger]
+    with contents(root) as kept:
+        if model == STUDENT:
+            below.insert(0, _package(root, info, entries, data, served))
+        else:
+            below.insert(0, _checkpoint(kept, info, entries, data))
+        if data is not None:
+            predicate = json.loads(data)["predicate"]
+            teachers = Teachers.of(root)
             below += [
-                _gate(root, info, entries),
+                *([_gate(root, info, entries)] if model == STUDENT else []),
                 night_link(root, predicate),
-                *content_links(kept, predicate),
-                ancestors(root, kept, predicate),
+                *content_links(kept, predicate, teachers),
+                ancestors(root, kept, predicate, teachers),
             ]
-    name = f"student version {version}: {info.name} of night {info.night}"
+    name = f"{model} version {version}: {info.name} of night {info.night}"
     wrong = sum(link.state in ("missing", "altered") for top in below for link in top.walk())
     text = "every link is verified" if not wrong else f"{wrong} link{'s' * (wrong > 1)} missing or altered"
     return Link(name, "altered" if wrong else "verified", text, info.package, tuple(below))
@@ -64,23 +72,23 @@ def _ledger(root: Path, info: VersionInfo) -> tuple[list[Entry], Link]:
         counted = ledger_entries(root)
     except RegistryError as error:
         return [], altered("ledger", str(error))
-    about = [one for one in counted if one.entry.version == info.version and one.entry.model == versions_store.STUDENT]
-    if not about:
-        return [], missing("ledger", f"no entry is about version {info.version}")
+    own = about(counted, info.version, model=info.model)
+    if not own:
+        return [], missing("ledger", f"no entry is about {info.label}")
     below = tuple(
         verified(f"entry {one.number}", f"{kind} by {one.entry.actor}, {one.entry.time}", one.hash)
-        for one in about
+        for one in own
         for kind in [one.entry.kind.replace("_", " ")]
     )
     text = f"{len(counted)} entries form one chain, and every closed night's tag names one of them"
-    return [one.entry for one in about], verified("ledger", text, counted[-1].hash, below)
+    return [one.entry for one in own], verified("ledger", text, counted[-1].hash, below)
 
 
 def _record(root: Path, info: VersionInfo, entries: Sequence[Entry]) -> tuple[Link, bytes | None]:
     name = versions_store.STATEMENT
     try:
-        data = versions_store.read_statement(root, info.version)
-        statement.read(data, f"{name} of version {info.version}")
+        data = versions_store.statement_of(root, info)
+        statement.read(data, f"{name} of {info.label}")
     except AlteredError as error:
         return altered(name, str(error), info.statement), None
     except RegistryError as error:
@@ -88,7 +96,8 @@ def _record(root: Path, info: VersionInfo, entries: Sequence[Entry]) -> tuple[Li
     other = [entry for entry in entries if entry.statement != statement.digest(data)]
     if other:
         return altered(name, f"the ledger names {str(other[0].statement)[:12]} ({other[0].key})", info.statement), None
-    signature = _signature(signing.verify(versions_store.read_envelope(root, info.version), data, trusted_keys()))
+    envelope = versions_store.read_envelope(root, info.version, info.model)
+    signature = _signature(signing.verify(envelope, data, trusted_keys()))
     return verified(name, "as the registry and the ledger name it", info.statement, (signature,)), data
 
 
@@ -124,12 +133,35 @@ def _package(root: Path, info: VersionInfo, entries: Sequence[Entry], data: byte
             return altered(name, f"they hash to {digest[:12]}, the ledger names {stated[:12]}", stated)
         if data is not None and (wrong := statement.mismatches(json.loads(data), package)):
             return altered(name, "; ".join(wrong), info.package)
+    return _held_against(name, digest, data, entries)
+
+
+def _held_against(name: str, digest: str, data: bytes | None, entries: Sequence[Entry]) -> Link:
+    """Return the link of content that was found to be what is said of it, by whoever could be asked."""
     asked = [what for what, there in (("the record", data is not None), ("the ledger", bool(entries))) if there]
     if not asked:
         return noted(
             name, "they hash to what the registry's tag names; neither record nor ledger could be asked", digest
         )
     return verified(name, f"every file hashes to what {' and '.join(asked)} name", digest)
+
+
+def _checkpoint(kept: Contents, info: VersionInfo, entries: Sequence[Entry], data: bytes | None) -> Link:
+    """Hold the checkpoint that DVC keeps against the SHA-256 that record, ledger and registry name."""
+    name = "checkpoint"
+    md5 = info.tags.get("md5", "") if data is None else json.loads(data)["predicate"]["links"]["teacher"]["md5"]
+    found = {file: kept.sha256(one) for file, one in (kept.files(md5) if md5 else {}).items()}
+    files = {file: digest for file, digest in found.items() if digest is not None}
+    if not files or len(files) < len(found):
+        return missing(name, f"{md5[:12]} is not whole in DVC's cache or remote", info.package)
+    digest = statement.tree_digest(files)
+    if data is not None and (wrong := statement.differences(json.loads(data), files)):
+        return altered(name, "; ".join(wrong), info.package)
+    named = [("the ledger", entry.package) for entry in entries] + [("the registry's tag", info.package)]
+    for who, stated in named:
+        if stated != digest:
+            return altered(name, f"it hashes to {digest[:12]}, {who} names {stated[:12]}", stated)
+    return _held_against(name, digest, data, entries)
 
 
 def _gate(root: Path, info: VersionInfo, entries: Sequence[Entry]) -> Link:

@@ -16,6 +16,7 @@ from tasks import versions
 from tasks.audit_night import inputs_of, outputs_of
 from tasks.content import Contents
 from tasks.night import HANDED_ON, NIGHT_FILE, STUDENTS
+from tasks.teachers import Teachers
 
 __all__ = ["ancestors", "content_links"]
 
@@ -24,23 +25,32 @@ _BACK = (
     *("package", "checkpoint", "soft_targets", "teacher", "sequences", "vocabulary"),
     *("accepted", "quarantine", "verdict", "snapshot"),
 )
+_TEACHER = "teacher"
 #: Outputs of an ancestor that a student rests on.
 _RESTS_ON = ("data/snapshot", "data/soft_targets", "models/teacher")
 
 
-def content_links(kept: Contents, predicate: Mapping[str, Any]) -> Iterator[Link]:
+def content_links(kept: Contents, predicate: Mapping[str, Any], teachers: Teachers) -> Iterator[Link]:
     """Read the content of every link of the record again, and of every other output of its stages."""
     links = predicate["links"]
-    for name in _BACK:
+    for name in _BACK[_BACK.index(_TEACHER) :] if _TEACHER in predicate else _BACK:
         if name not in links:
             yield missing(name, "the record does not name it")
             continue
         md5 = links[name]["md5"]
         state, says = kept.state(md5)
+        if name == _TEACHER:
+            says += _known(teachers, predicate["night"]["id"], md5)
         yield Link(name, state, f"{links[name]['path']}: {says}", md5, _verdict(kept, name, md5, predicate))
     named = {link["md5"] for link in links.values()}
     made = [one for stage in predicate["stages"] for one in stage["outputs"] if one["md5"] not in named]
     yield _several("other outputs", kept, {one["path"]: one["md5"] for one in made})
+
+
+def _known(teachers: Teachers, night: str, md5: str) -> str:
+    """Return what is said after a teacher's content: its version, nothing for one that was never registered."""
+    version = teachers.version(night, md5)
+    return "" if version is None else f"; teacher version {version}"
 
 
 def _verdict(kept: Contents, name: str, md5: str, predicate: Mapping[str, Any]) -> tuple[Link, ...]:
@@ -62,14 +72,14 @@ def _several(name: str, kept: Contents, stated: Mapping[str, str]) -> Link:
     return verified(name, f"{len(stated)} re-read")
 
 
-def ancestors(root: Path, kept: Contents, predicate: Mapping[str, Any]) -> Link:
+def ancestors(root: Path, kept: Contents, predicate: Mapping[str, Any], teachers: Teachers) -> Link:
     """Return the link of the nights before: a night a link, back to the nearest that started its weights afresh."""
     found: list[Link] = []
     inherited = {path: one["md5"] for path, one in predicate["inherited"].items()}
     cold, step = predicate["night"]["cold"], predicate["ancestor"]
     name, commit = (step["night"], step["commit"]) if step else (None, None)
     while name is not None:
-        link, inherited, name, was_cold = _ancestor(root, kept, name, commit, inherited)
+        link, inherited, name, was_cold = _ancestor(root, kept, name, commit, inherited, teachers)
         found.append(link)
         commit = None  # of the nights further back the tags alone tell
         if cold or was_cold or link.state != "verified":
@@ -83,7 +93,7 @@ def ancestors(root: Path, kept: Contents, predicate: Mapping[str, Any]) -> Link:
 
 
 def _ancestor(
-    root: Path, kept: Contents, night: str, commit: str | None, inherited: Mapping[str, str]
+    root: Path, kept: Contents, night: str, commit: str | None, inherited: Mapping[str, str], teachers: Teachers
 ) -> tuple[Link, dict[str, str], str | None, bool]:
     """Check the night that ``inherited`` came from; return its link, what it inherited itself, and from where."""
     name = f"night {night}"
@@ -101,11 +111,16 @@ def _ancestor(
     wrong = [path for path, source in sources.items() if inherited[path] not in (outputs.get(source), _NONE)]
     if wrong:
         return altered(name, f"its outputs are not what was handed on: {', '.join(wrong)}", closed), {}, None, True
-    below = tuple(Link(path, *kept.state(outputs[path]), outputs[path]) for path in _RESTS_ON if path in outputs)
+    below = tuple(_output(kept, path, outputs[path], night, teachers) for path in _RESTS_ON if path in outputs)
     document = yaml.safe_load(held[NIGHT_FILE] or b"")
     says = "started afresh" if document["cold"] else f"started from night {document['previous']}"
     own = inputs_of(lock, inherited)
     return verified(name, says, closed, below), own, document["previous"], bool(document["cold"])
+
+
+def _output(kept: Contents, path: str, md5: str, night: str, teachers: Teachers) -> Link:
+    state, says = kept.state(md5)
+    return Link(path, state, says + (_known(teachers, night, md5) if path == HANDED_ON[_TEACHER] else ""), md5)
 
 
 def _handed_on(path: str) -> str | None:

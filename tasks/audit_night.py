@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from stillhouse.lineage.audit import Link, altered, missing, noted, verified
-from stillhouse.lineage.record import BY_NATURE, plain
+from stillhouse.lineage.record import BY_NATURE, maker, plain
 from tasks import versions
 from tasks.night import NIGHT_FILE
 
@@ -22,7 +22,7 @@ _HELD = ("requirements.txt", "params.yaml", NIGHT_FILE)
 
 
 def night_link(root: Path, predicate: Mapping[str, Any]) -> Link:
-    """Return the link of the night that ``predicate`` (of a student's record) belongs to."""
+    """Return the link of the night that ``predicate`` (of a record) belongs to."""
     night, commit = predicate["night"]["id"], predicate["night"]["commit"]
     if not versions.contains(root, night, versions.OPEN, commit):
         found = versions.tag_commit(root, night, versions.OPEN)
@@ -95,13 +95,13 @@ def _locked(root: Path, night: str, predicate: Mapping[str, Any]) -> Link:
 
 
 def _behind(predicate: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Give path and MD5 of the outputs of every stage that the package rests on, but for what differs by nature.
+    """Give path and MD5 of the outputs of every stage that package or checkpoint rests on, but what differs by nature.
 
     What the night evaluated beside it may have been done again since, against another champion.
     """
     stages = {stage["name"]: stage for stage in predicate["stages"]}
     makers = {one["path"]: name for name, stage in stages.items() for one in stage["outputs"]}
-    wanted, found = [f"package@{predicate['student']['name']}"], set[str]()
+    wanted, found = [maker(predicate)], set[str]()
     while wanted:
         name = wanted.pop()
         if name in stages and name not in found:

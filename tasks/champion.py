@@ -8,7 +8,7 @@ from pathlib import Path
 from stillhouse.data.files import sha256_tree
 from stillhouse.errors import AlteredError, RegistryError
 from stillhouse.lineage.entry import Anchor, Numbered
-from stillhouse.lineage.ledger import head, verify_chain
+from stillhouse.lineage.ledger import about, head, verify_chain
 from stillhouse.lineage.projection import State, state
 from stillhouse.params.document import load_document
 from stillhouse.tracking import aliases, ledger_store
@@ -35,6 +35,8 @@ __all__ = [
 def ledger_entries(root: Path) -> Sequence[Numbered]:
     """Return the ledger's entries, held against the heads that closed nights' tags have written down.
 
+    They are about students and teachers: `stillhouse.lineage.ledger.about` parts them.
+
     Nothing is created by looking: where the workspace has no database yet, there is no entry.
     """
     return verify_chain(ledger_store.read(root) if _kept(root) else (), ledger_anchors(root))
@@ -53,7 +55,7 @@ def ledger_anchors(root: Path) -> list[Anchor]:
 
 def promoted_by(root: Path, night: str) -> bool:
     """Say whether a student of ``night`` was made champion, by the gate or by a person."""
-    entries = [one.entry for one in ledger_entries(root)]
+    entries = [one.entry for one in about(ledger_entries(root))]
     own = {entry.version for entry in entries if entry.night == night}
     return any(entry.kind == "promoted" and entry.version in own for entry in entries)
 
@@ -102,7 +104,7 @@ def reference_version(root: Path) -> int | None:
         return None
     if asked != "first":
         return versions_store.version_of(root, asked).version
-    moves = (one.entry for one in ledger_entries(root) if one.entry.moves)
+    moves = (one.entry for one in about(ledger_entries(root)) if one.entry.moves)
     return next((entry.version for entry in moves), None)
 
 
@@ -112,10 +114,10 @@ def package_of(root: Path, version: int) -> str:
     Raises:
         RegistryError: the ledger is not whole, or has no entry of the version.
     """
-    for one in reversed(ledger_entries(root)):
-        if one.entry.version == version:
-            return one.entry.package
-    raise RegistryError(f"version {version} must be in the ledger, found no entry of it (stillhouse history)")
+    found = about(ledger_entries(root), version)
+    if not found:
+        raise RegistryError(f"version {version} must be in the ledger, found no entry of it (stillhouse history)")
+    return found[-1].entry.package
 
 
 def fetch_package(root: Path, version: int, digest: str, target: Path) -> Path:

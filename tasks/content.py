@@ -51,6 +51,15 @@ class Contents:
                     return data
         return None
 
+    def sha256(self, md5: str) -> str | None:
+        """Return the SHA-256 of the file named ``md5``, where its first copy lies; ``None``: no store has it."""
+        for store in self._stores.values():
+            path = store.oid_to_path(md5)
+            if store.fs.exists(path):
+                with store.fs.open(path, "rb") as file:
+                    return _digest(file, hashlib.sha256())
+        return None
+
     def _folder(self, md5: str) -> tuple[State, str]:
         own = self._file(md5)
         if own[0] != "verified":
@@ -72,14 +81,18 @@ class Contents:
             path = store.oid_to_path(md5)
             if not store.fs.exists(path):
                 continue
-            digest = hashlib.md5(usedforsecurity=False)
             with store.fs.open(path, "rb") as file:
-                while chunk := file.read(_CHUNK):
-                    digest.update(chunk)
-            if digest.hexdigest() != md5.removesuffix(_DIR):
-                return "altered", f"the copy in the {name} hashes to {digest.hexdigest()[:12]}"
+                digest = _digest(file, hashlib.md5(usedforsecurity=False))
+            if digest != md5.removesuffix(_DIR):
+                return "altered", f"the copy in the {name} hashes to {digest[:12]}"
             return "verified", f"re-read in the {name}"
         return "missing", f"neither in the {' nor in the '.join(self._stores)}"
+
+
+def _digest(file: Any, digest: hashlib._Hash) -> str:
+    while chunk := file.read(_CHUNK):
+        digest.update(chunk)
+    return digest.hexdigest()
 
 
 def _md5(data: bytes) -> str:

@@ -1,4 +1,4 @@
-"""Which version a person means."""
+"""Which version a person means: a student's, or where a teacher may be meant, a teacher's."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ from pathlib import Path
 
 from stillhouse.errors import RegistryError
 from stillhouse.lineage.projection import state
-from stillhouse.tracking.registry import STUDENT, version_of
+from stillhouse.tracking.registry import STUDENT, TEACHER, version_of
 from tasks.champion import ledger_entries
 
-__all__ = ["version_named"]
+__all__ = ["model_and_version", "version_named"]
 
 _NUMBER = re.compile(rf"(?:{STUDENT}[@/:])?v?(\d{{1,9}})")
+_TEACHER = re.compile(rf"{TEACHER}[@/:]v?(\d{{1,9}})")
 _ALIASES = ("champion", "challenger", "previous", "awaiting")
 
 
@@ -33,3 +34,16 @@ def version_named(root: Path, name: str) -> int:
     if version is None:
         raise RegistryError(f"there must be a {alias} to speak of it, the ledger has none (stillhouse history)")
     return int(version)
+
+
+def model_and_version(root: Path, name: str) -> tuple[str, int]:
+    """Return the registered model and the version that ``name`` means: ``teacher@3``, or as `version_named` has it.
+
+    Raises:
+        RegistryError: nothing of that name, or no such version.
+    """
+    if number := _TEACHER.fullmatch(name):
+        return TEACHER, version_of(root, int(number.group(1)), TEACHER).version
+    if name.startswith(TEACHER):
+        raise RegistryError(f"a teacher must be named by its number, such as {TEACHER}@3; got {name!r}")
+    return STUDENT, version_named(root, name)

@@ -37,7 +37,7 @@ from tasks.mending import look
 from tasks.night import Night, Plan, last_closed, others, read_night, unclosed
 from tasks.signing import trusted_keys
 
-__all__ = ["Request", "Standing", "plan_night", "standing"]
+__all__ = ["Request", "Standing", "plan_night", "source_asked", "standing"]
 
 #: Sections of params.yaml that the flow itself reads, and DVC therefore does not watch.
 _FLOW_READS = ("gate", "night", "students")
@@ -102,7 +102,7 @@ def _desk(request: Request) -> _Desk:
     from stillhouse.data.sources import fingerprint
 
     document, params = load_document(request.workspace / "params.yaml")
-    source = _source(request, params["source"])
+    source = source_asked(request, params["source"])
     spec = build(SourceSpec, source, "params.yaml: source")
     seen: dict[datetime, str] = {}
 
@@ -168,7 +168,12 @@ def _require_follows(desk: _Desk, as_of: datetime, last: Night) -> None:
         )
 
 
-def _source(request: Request, default: Mapping[str, Any]) -> dict[str, Any]:
+def source_asked(request: Request, default: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the section ``source`` of a run: ``default`` as params.yaml has it, changed by what was asked for.
+
+    Raises:
+        SourceError: nothing is where the request says.
+    """
     chosen = dict(default)
     if request.source is None:
         return chosen

@@ -18,7 +18,7 @@ from typing import Literal
 from stillhouse.errors import RegistryError
 from stillhouse.lineage import statement
 from stillhouse.lineage.entry import Entry, Numbered
-from stillhouse.lineage.ledger import counting, following, head
+from stillhouse.lineage.ledger import about, counting, following, head
 from stillhouse.lineage.projection import State, state
 from stillhouse.tracking import ledger_store
 from stillhouse.tracking import registry as versions_store
@@ -173,10 +173,9 @@ def carry_out(root: Path, move: Move) -> State:
 def _judged(root: Path, entries: Sequence[Numbered], version: int) -> Entry:
     """Return the last entry that the gate wrote about ``version``."""
     versions_store.version_of(root, version)  # a number that is none lists those that are
-    for one in reversed(entries):
-        entry = one.entry
-        if entry.version == version and entry.model == versions_store.STUDENT and entry.night is not None:
-            return entry
+    for one in reversed(about(entries, version)):
+        if one.entry.night is not None:
+            return one.entry
     raise RegistryError(
         f"version {version} must have come before the gate, found no entry of it in the ledger: "
         "its night has not got that far (stillhouse run goes on with it)"
@@ -191,14 +190,12 @@ def _waiting(entries: Sequence[Numbered], version: int | None) -> Entry:
         raise RegistryError(
             f"{asked} must wait for approval, found {found} waiting: `stillhouse history` shows what was decided"
         )
-    return next(
-        one.entry for one in reversed(entries) if one.entry.version == awaiting and one.entry.kind == "awaiting"
-    )
+    return next(one.entry for one in reversed(about(entries, awaiting)) if one.entry.kind == "awaiting")
 
 
 def _checked(root: Path, entries: Sequence[Numbered], move: Move) -> Move:
     """Return ``move`` where the version's files are those that the ledger and its own record name."""
-    stated = next(one.entry for one in reversed(entries) if one.entry.version == move.version)
+    stated = about(entries, move.version)[-1].entry
     with tempfile.TemporaryDirectory(prefix="stillhouse-move-") as folder:
         package = versions_store.download(root, move.version, Path(folder) / "package")
         info = versions_store.version_of(root, move.version)

@@ -21,10 +21,17 @@ from tasks.signing import envelope_of
 __all__ = ["promote", "register"]
 
 
-def register(root: Path, night: Night, decision: Decision, run_id: str) -> dict[str, int]:
+def register(root: Path, night: Night, decision: Decision, run_id: str, teacher: int | None = None) -> dict[str, int]:
     """Register every student of the night, those that failed too.
 
     Done again, it finds what is there: a version is known by its package's hash and its night.
+
+    Args:
+        root: the workspace.
+        night: the night.
+        decision: the gate's.
+        run_id: the night's tracking run.
+        teacher: the registered version of the night's teacher.
 
     Returns:
         Student → version.
@@ -50,6 +57,7 @@ def register(root: Path, night: Night, decision: Decision, run_id: str) -> dict[
             reason=verdict.reason,
             histories=record.histories,
             run_id=run_id,
+            teacher=teacher,
         )
     return found
 

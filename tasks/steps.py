@@ -12,7 +12,7 @@ from prefect.cache_policies import NO_CACHE
 
 from stillhouse.lineage.projection import State
 from stillhouse.tracking import runs
-from tasks import champion, gate, graph, night, registry, summary
+from tasks import champion, gate, graph, night, registry, summary, teachers
 
 __all__ = [
     "OpenNight",
@@ -21,6 +21,7 @@ __all__ = [
     "open_night",
     "promote_chosen",
     "register_students",
+    "register_teacher",
     "summarise",
     "tracked",
 ]
@@ -62,9 +63,15 @@ def judge_students(one: OpenNight) -> gate.Decision:
 
 
 @task(cache_policy=NO_CACHE, persist_result=False)
-def register_students(one: OpenNight, decision: gate.Decision) -> dict[str, int]:
+def register_teacher(one: OpenNight) -> int:
+    """Register the teacher, which the students' versions name; it is found again where it is registered already."""
+    return teachers.register(one.root, one.night, one.run_id)
+
+
+@task(cache_policy=NO_CACHE, persist_result=False)
+def register_students(one: OpenNight, decision: gate.Decision, teacher: int) -> dict[str, int]:
     """Register every student; each is found again where it is registered already."""
-    return registry.register(one.root, one.night, decision, one.run_id)
+    return registry.register(one.root, one.night, decision, one.run_id, teacher)
 
 
 @task(cache_policy=NO_CACHE, persist_result=False)

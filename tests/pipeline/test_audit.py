@@ -61,6 +61,37 @@ def test_a_student_is_verified_back_to_the_cold_night(two_nights, second):
     assert "the record is not signed" in two_nights.run("audit", "1").out
 
 
+def test_a_student_names_its_teachers_version_and_those_before(two_nights):
+    tree = audit(two_nights.root, 2)
+    assert named(tree, "teacher").says.endswith("; teacher version 2")
+    assert named(tree, "models/teacher").says.endswith("; teacher version 1")
+
+
+def test_a_teacher_is_verified_back_to_the_cold_night(two_nights):
+    tree = audit(two_nights.root, 2, model="teacher")
+    assert bad(tree) == {}
+    assert tree.name == "teacher version 2: teacher of night 2026-03-03"
+    assert [link.name for link in tree.below] == [
+        *("checkpoint", "lineage.json", "ledger", "night 2026-03-03", "teacher", "sequences", "vocabulary"),
+        *("accepted", "quarantine", "verdict", "snapshot", "other outputs", "ancestors"),
+    ]
+    assert named(tree, "signature").state == "verified"
+    assert named(tree, "models/teacher").says.endswith("; teacher version 1")
+    an_altered_teacher(two_nights, tree)
+    assert bad(audit(two_nights.root, 2, model="teacher")) == {"checkpoint": "altered", "teacher": "altered"}
+    assert json.loads(two_nights.run("audit", "teacher@1", "--json").out)["whole"] is True
+
+
+def test_a_night_from_before_teachers_were_registered_is_no_fault(two_nights):
+    with closing(sqlite3.connect(two_nights.root / ".stillhouse" / "mlflow.db")) as database:
+        for table in ("model_version_tags", "model_versions", "registered_models"):
+            database.execute(f"delete from {table} where name = 'teacher'")
+        database.commit()
+    tree = audit(two_nights.root, 2)
+    assert bad(tree) == {}
+    assert "teacher version" not in named(tree, "teacher").says
+
+
 def objects(workspace, md5):
     """Return the files that hold a content in the cache and in the remote."""
     places = [workspace.root / ".dvc" / "cache", workspace.root / ".stillhouse" / "remote"]

@@ -10,6 +10,7 @@ import pytest
 import yaml
 from workspaces import Workspace
 
+from stillhouse.data.files import sha256_tree
 from stillhouse.tracking import ledger_store
 
 pytestmark = pytest.mark.slow
@@ -47,6 +48,7 @@ def test_a_second_run_has_nothing_to_do(closed):
 
 def test_force_reuses_every_stage_and_registers_nothing_twice(closed):
     before = registered(closed)
+    assert before == ["1", "1", "2"]  # a student, its teacher, an entry of each
     forced = closed.run("run", "--force")
     rows = [line.split() for line in forced.out.splitlines() if " reused " in line or " ran " in line]
     assert len(rows) == 11
@@ -161,6 +163,29 @@ def test_lineage_names_every_stage_by_hash_and_last_night(second):
     assert "2026-03-02.parquet" in "".join(record["files"]["data/snapshot"])
 
 
+def test_each_nights_teacher_is_registered_with_its_own_record_and_no_weights(second):
+    shown = json.loads(second.workspace.run("history", "--model", "teacher", "--json").out)["teachers"]
+    assert [(one["version"], one["night"], one["start"], one["from"], one["students"]) for one in shown] == [
+        (1, "2026-03-02", "cold", None, [1]),
+        (2, "2026-03-03", "warm", 1, [2]),
+    ]
+    made = json.loads((second.workspace.root / "metrics/check_teacher.json").read_text())
+    assert shown[1]["ndcg_at_10"] == {
+        protocol: made[protocol]["ndcg_at_10"] for protocol in ("leave_one_out", "time_window")
+    }
+    outputs = {out["path"]: out["md5"] for stage in second.workspace.lock().values() for out in stage["outs"]}
+    assert shown[1]["md5"] == outputs["models/teacher"]
+    assert shown[1]["entry"]["package"] == sha256_tree(second.workspace.root / "models/teacher")
+    kept = {path.name for path in (second.workspace.root / ".stillhouse/artifacts").rglob("*") if path.is_file()}
+    assert "model.safetensors" not in kept
+    table = second.workspace.run("history", "--model", "teacher").out
+    assert "version 1" in table
+    assert [one["model"] for one in json.loads(second.workspace.run("history", "--json").out)["entries"]] == [
+        "student",
+        "student",
+    ]
+
+
 def test_the_decision_that_the_ledger_names_by_its_hash_is_kept_whole(second):
     workspace = second.workspace
     kept = [
@@ -168,7 +193,8 @@ def test_the_decision_that_the_ledger_names_by_its_hash_is_kept_whole(second):
         for path in (workspace.root / ".stillhouse/artifacts").rglob("gate/decision-*.json")
     ]
     digests = {hashlib.sha256(json.dumps(one, sort_keys=True).encode()).hexdigest() for one in kept}
-    named = {json.loads(entry.text)["verdict"] for entry in ledger_store.read(workspace.root)}
+    entries = [json.loads(entry.text) for entry in ledger_store.read(workspace.root)]
+    named = {entry["verdict"] for entry in entries if entry["model"] == "student"}
     assert len(named) == 2
     assert named == digests
 
@@ -241,8 +267,8 @@ from pathlib import Path
 from stillhouse.tracking.store import connect
 from stillhouse.tracking.ledger_store import read
 client = connect(Path('.').resolve()).client
-versions = client.search_model_versions("name = 'student'")
-print(len(versions), len(read(Path('.').resolve())))
+versions = [len(client.search_model_versions(f"name = '{name}'")) for name in ("student", "teacher")]
+print(*versions, len(read(Path('.').resolve())))
 """
     done = workspace.python(code)
     assert done.returncode == 0, done.stderr

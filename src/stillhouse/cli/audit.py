@@ -1,4 +1,4 @@
-"""``stillhouse audit``: where a student came from, every link checked again."""
+"""``stillhouse audit``: where a student or a teacher came from, every link checked again."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ _STYLES = {"verified": "green", "noted": "yellow", "missing": "red", "altered": 
 
 
 def show_audit(workspace: Path, what: str, *, as_json: bool, require_signature: bool) -> int:
-    """Print the tree of everything that a student came from.
+    """Print the tree of everything that a student or a teacher came from.
 
     Args:
         workspace: the folder of ``params.yaml``.
-        what: a version by number or alias, or the path of a package or of one of its files.
+        what: a version by number or alias, ``teacher@3``, or the path of a package or of one of its files.
         as_json: print JSON.
         require_signature: an unsigned record, or one of an unknown key, fails too.
 
@@ -39,7 +39,7 @@ def show_audit(workspace: Path, what: str, *, as_json: bool, require_signature: 
     """
     from tasks.audit import audit
     from tasks.champion import repair
-    from tasks.naming import version_named
+    from tasks.naming import model_and_version
     from tasks.reach import version_on_disk
     from tasks.versions import require_workspace
 
@@ -53,7 +53,8 @@ def show_audit(workspace: Path, what: str, *, as_json: bool, require_signature: 
         except RegistryError:
             if not what[-1:].isdigit():
                 raise  # whom an alias means cannot be said; a number is audited all the same
-        tree = audit(workspace, version_named(workspace, what))
+        model, version = model_and_version(workspace, what)
+        tree = audit(workspace, version, model=model)
     unsigned = require_signature and any(link.name == "signature" and link.state == "noted" for link in tree.walk())
     if as_json:
         click.echo(json.dumps(tree.as_dict() | {"whole": tree.whole and not unsigned}, indent=1))

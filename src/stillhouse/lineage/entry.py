@@ -22,7 +22,7 @@ class Entry(Frozen):
 
     format: Literal[1] = 1
     model: str = "student"
-    """Registered model that the entry is about."""
+    """Registered model that the entry is about: ``student``, or ``teacher``, of which there is but ``registered``."""
     kind: Kind
     """``registered``; ``refused`` by the gate; ``awaiting`` a person; ``promoted``; ``rejected`` by a
     person; ``rolled_back`` to."""
@@ -33,9 +33,9 @@ class Entry(Frozen):
     version: int = pydantic.Field(ge=1)
     """The registered version that it is about; for ``rolled_back``, the one returned to."""
     name: str
-    """The student's name in ``params.yaml``."""
+    """The student's name in ``params.yaml``; of a teacher, ``teacher``."""
     package: str
-    """SHA-256 of the package (`stillhouse.data.files.sha256_tree`)."""
+    """SHA-256 of the package, of a teacher of its checkpoint (`stillhouse.data.files.sha256_tree`)."""
     statement: str | None = None
     """SHA-256 of ``lineage.json``."""
     verdict: str | None = None
@@ -44,7 +44,7 @@ class Entry(Frozen):
     """For ``promoted``, ``rolled_back`` and ``awaiting``: the champion that the decision was made against."""
     reason: str
     actor: str
-    """Who: ``gate``, or a person's name."""
+    """Who: ``gate``, of a teacher ``check_teacher``, or a person's name."""
     time: str
     """ISO 8601 with offset."""
     previous: str | None = None

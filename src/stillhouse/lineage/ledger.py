@@ -19,7 +19,7 @@ from stillhouse.errors import RegistryError, one_line
 from stillhouse.lineage.entry import Anchor, Entry, Numbered, Record, entry_hash
 from stillhouse.lineage.projection import Projection, state
 
-__all__ = ["Chain", "chain", "counting", "following", "head", "verify_chain"]
+__all__ = ["Chain", "about", "chain", "counting", "following", "head", "verify_chain"]
 
 _SHORT = 12
 
@@ -139,6 +139,17 @@ def verify_chain(records: Iterable[Record], anchors: Iterable[Anchor] = ()) -> l
             "(registered model student-ledger): restore it from a backup; nothing is promoted until then"
         )
     return result.entries
+
+
+def about(entries: Iterable[Numbered], version: int | None = None, *, model: str = "student") -> list[Numbered]:
+    """Return the entries about a registered model, or about one version of it: numbers alone tell no models apart.
+
+    Args:
+        entries: counting entries in order.
+        version: ``None``: every version.
+        model: the registered model.
+    """
+    return [one for one in entries if one.entry.model == model and version in (None, one.entry.version)]
 
 
 def head(entries: Sequence[Numbered]) -> Numbered | None:

@@ -1,11 +1,11 @@
-"""The model card: one page that says what a student is, how good, and where it came from."""
+"""The model card: one page that says what a student or a teacher is, how good, and where it came from."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["model_card"]
+__all__ = ["model_card", "teacher_card"]
 
 _PROTOCOLS = {"time_window": "events after the night's training data", "leave_one_out": "last event of each user"}
 _SHOWN = ("ndcg_at_10", "hr_at_10", "mrr", "coverage_at_10", "popularity_bias_at_10")
@@ -32,6 +32,36 @@ def model_card(
         _use(student["package"]),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def teacher_card(predicate: Mapping[str, Any], *, reason: str) -> str:
+    """Return the card of a teacher as Markdown.
+
+    Args:
+        predicate: from `stillhouse.lineage.record.gather_teacher`.
+        reason: why it was let through, one line.
+    """
+    night, teacher = predicate["night"], predicate["teacher"]
+    checkpoint = predicate["links"]["teacher"]
+    parts = [
+        f"# Teacher, night {night['id']}",
+        f"Its scores are what the night's students learn. Check: **passed**: {reason}",
+        _quality(teacher["metrics"]),
+        _cost(teacher["metrics"], None),
+        f"{_origin(predicate)}\n- Weights: {_start(teacher)}.",
+        "## Where it is\n\n"
+        f"In DVC, as `{checkpoint['md5']}`; no copy is kept here. "
+        f"`git checkout night/{night['id']}/closed` in a clone, then `dvc pull {checkpoint['path']}`, restores it.",
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _start(teacher: Mapping[str, Any]) -> str:
+    before = teacher["from"]
+    if before is None:
+        return str(teacher["start"])
+    version = "the teacher" if before["version"] is None else f"teacher version {before['version']},"
+    return f"{teacher['start']}, from {version} of night {before['night']}"
 
 
 def _quality(metrics: Mapping[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""The predicate of ``lineage.json``: everything that a student came from, gathered from plain data."""
+"""The predicate of ``lineage.json``: everything that a student or a teacher came from, gathered from plain data."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 from stillhouse.errors import RegistryError
 from stillhouse.lineage.graph import find_output, stages_behind
 
-__all__ = ["BY_NATURE", "environment", "gaps", "gather", "plain"]
+__all__ = ["BY_NATURE", "environment", "gaps", "gather", "gather_teacher", "maker", "plain"]
 
 #: Version of the predicate's layout.
 _FORMAT = 1
@@ -39,6 +39,10 @@ _LINKS = {
     "checkpoint": ("train_student@{}", "student"),
     "package": ("package@{}", "package"),
 }
+#: Those of them that a teacher came from.
+_OF_TEACHER = ("snapshot", "accepted", "quarantine", "verdict", "vocabulary", "sequences", "teacher")
+#: The stage after which a teacher may teach.
+_CHECKED = "check_teacher"
 
 
 def gather(
@@ -86,24 +90,103 @@ def gather(
     held = lock.get("stages", {})
     targets = [
         f"package@{student}",
-        *(name for name in (f"evaluate@{student}", "check_teacher", *also) if name in held),
+        *(name for name in (f"evaluate@{student}", _CHECKED, *also) if name in held),
     ]
+    return _predicate(
+        {
+            "student": {"name": student, "package_digest": package_digest, "package": package, "metrics": metrics},
+            "gate": gate,
+        },
+        lock,
+        targets,
+        {name: (stage.format(student), argument) for name, (stage, argument) in _LINKS.items()},
+        {**night, "tag": tag, "commit": commit},
+        params=params,
+        verdict=verdict,
+        runs=runs,
+        ancestor=ancestor,
+        files=files or {},
+    )
+
+
+def gather_teacher(
+    *,
+    night: Mapping[str, Any],
+    tag: str,
+    commit: str,
+    lock: Mapping[str, Any],
+    teacher: Mapping[str, Any],
+    params: Mapping[str, Any],
+    verdict: Mapping[str, Any],
+    runs: Mapping[str, str],
+    ancestor: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Return the predicate for the night's teacher; a function of its arguments and the environment alone.
+
+    Args:
+        night: ``night.yaml``.
+        tag: the git tag that holds the night's code.
+        commit: the commit that the tag names.
+        lock: ``dvc.lock``.
+        teacher: what it is: ``checkpoint_digest``, its ``header``, its ``metrics`` (of ``check_teacher``), its
+            ``start`` (warm, cold or fitted), and the registered teacher that it started ``from``.
+        params: the whole of ``params.yaml``.
+        verdict: the verdict on the data, ``reports/verdict.json``.
+        runs: stage → tracking run that made its outputs; of stages that it does not rest on, none is kept.
+        ancestor: as in `gather`.
+
+    Raises:
+        RegistryError: the lock lacks one of the teacher's stages.
+    """
+    predicate = _predicate(
+        {"teacher": teacher},
+        lock,
+        [_CHECKED],
+        {name: _LINKS[name] for name in _OF_TEACHER},
+        {**night, "tag": tag, "commit": commit},
+        params=params,
+        verdict=verdict,
+        runs=runs,
+        ancestor=ancestor,
+        files={},
+    )
+    behind = {stage["name"] for stage in predicate["stages"]}
+    return predicate | {"runs": {name: run for name, run in predicate["runs"].items() if name in behind}}
+
+
+def maker(predicate: Mapping[str, Any]) -> str:
+    """Return the stage that made what a record is about."""
+    return f"package@{predicate['student']['name']}" if "student" in predicate else "train_teacher"
+
+
+def _predicate(
+    about: Mapping[str, Any],
+    lock: Mapping[str, Any],
+    targets: Sequence[str],
+    wanted: Mapping[str, tuple[str, str]],
+    night: Mapping[str, Any],
+    *,
+    params: Mapping[str, Any],
+    verdict: Mapping[str, Any],
+    runs: Mapping[str, str],
+    ancestor: Mapping[str, Any] | None,
+    files: Mapping[str, Mapping[str, str]],
+) -> dict[str, Any]:
     stages, code = stages_behind(lock, targets, runs)
-    links = {name: find_output(stages, stage.format(student), argument) for name, (stage, argument) in _LINKS.items()}
+    links = {name: find_output(stages, stage, argument) for name, (stage, argument) in wanted.items()}
     predicate: dict[str, Any] = {
+        **about,
         "format": _FORMAT,
-        "night": {**night, "tag": tag, "commit": commit},
-        "student": {"name": student, "package_digest": package_digest, "package": package, "metrics": metrics},
+        "night": night,
         "links": {name: _named(link) for name, link in links.items() if link is not None},
         "stages": stages,
         "code": code,
         "ancestor": ancestor,
         "inherited": _inherited(stages),
-        "files": files or {},
+        "files": files,
         "params": params,
         "seeds": _seeds(stages, params),
         "verdict": verdict,
-        "gate": gate,
         "runs": runs,
         "environment": environment(),
     }

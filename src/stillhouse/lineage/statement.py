@@ -1,6 +1,6 @@
-"""``lineage.json``: an in-toto Statement about a package, as bytes that a signature can be put on later.
+"""``lineage.json``: an in-toto Statement about a package or a checkpoint, as bytes that can be signed later.
 
-The subject is every file of the package by SHA-256; the predicate is what
+The subject is every file of it by SHA-256; the predicate is what
 `stillhouse.lineage.record` gathers. The bytes are canonical (sorted keys, an
 indent of one, a newline at the end), so that building the same statement again
 gives the same file, and a signed envelope carries the file as it is.
@@ -19,7 +19,17 @@ from typing import Any
 from stillhouse.data.files import sha256_file
 from stillhouse.errors import AlteredError, RegistryError, one_line
 
-__all__ = ["PREDICATE_TYPE", "build", "canonical", "digest", "mismatches", "read", "subjects"]
+__all__ = [
+    "PREDICATE_TYPE",
+    "build",
+    "canonical",
+    "differences",
+    "digest",
+    "mismatches",
+    "read",
+    "subjects",
+    "tree_digest",
+]
 
 #: Names what the predicate means. A URN, because the project owns no domain that could say it.
 PREDICATE_TYPE = "urn:stillhouse:lineage:v1"
@@ -32,6 +42,16 @@ def subjects(package: Path) -> dict[str, str]:
     """Return file name → SHA-256 for every file below ``package``, sorted by name."""
     files = sorted((path.relative_to(package).as_posix(), path) for path in package.rglob("*") if path.is_file())
     return {name: sha256_file(path) for name, path in files}
+
+
+def tree_digest(files: Mapping[str, str]) -> str:
+    """Return what `stillhouse.data.files.sha256_tree` gives for a folder of those files: name → SHA-256.
+
+    >>> tree_digest({"model.json": "0" * 64})[:12]
+    '53fcd01a09e3'
+    """
+    lines = (f"{files[name]}  {name}\n" for name in sorted(files))
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 def build(files: Mapping[str, str], predicate: Mapping[str, Any]) -> dict[str, Any]:
@@ -112,8 +132,12 @@ def read(data: bytes, where: str = "lineage.json") -> dict[str, Any]:
 
 def mismatches(statement: Mapping[str, Any], package: Path) -> list[str]:
     """Name every file in which ``package`` differs from what the statement is about; empty when none does."""
+    return differences(statement, subjects(package))
+
+
+def differences(statement: Mapping[str, Any], found: Mapping[str, str]) -> list[str]:
+    """Name every file in which ``found`` (name → SHA-256) differs from what the statement is about."""
     stated = {subject["name"]: subject["digest"]["sha256"] for subject in statement["subject"]}
-    found = subjects(package)
     problems = [f"{name} is missing" for name in sorted(stated.keys() - found.keys())]
     problems += [f"{name} is not in the statement" for name in sorted(found.keys() - stated.keys())]
     problems += [

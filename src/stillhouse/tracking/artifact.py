@@ -8,6 +8,8 @@
     lineage.dsse.json       its signature, where there is one
     code/stillhouse_pyfunc.py
     data/package/           the package, byte for byte
+
+Of a teacher, whose checkpoint stays in DVC, the record alone: card, Statement, signature and ``metrics.json``.
 """
 
 from __future__ import annotations
@@ -16,18 +18,28 @@ import importlib.util
 import shutil
 import tempfile
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from stillhouse.data.files import write_bytes
+from stillhouse.data.files import write_bytes, write_json
 
 if TYPE_CHECKING:
     from mlflow.models import Model, ModelSignature
 
-__all__ = ["CARD", "ENVELOPE", "LOADER", "PACKAGE", "REQUIREMENTS", "STATEMENT", "write_artifact"]
+__all__ = [
+    "CARD",
+    "ENVELOPE",
+    "LOADER",
+    "METRICS",
+    "PACKAGE",
+    "REQUIREMENTS",
+    "STATEMENT",
+    "write_artifact",
+    "write_record",
+]
 
 #: Module that loads a student where nothing of Stillhouse is installed.
 LOADER = "stillhouse_pyfunc"
@@ -36,6 +48,7 @@ PACKAGE = "data/package"
 STATEMENT = "lineage.json"
 ENVELOPE = "lineage.dsse.json"
 CARD = "README.md"
+METRICS = "metrics.json"
 
 #: What a served student needs; the versions are this environment's.
 REQUIREMENTS = ("onnxruntime", "numpy", "pandas", "pyarrow")
@@ -79,6 +92,34 @@ def write_artifact(
             input_example=(pd.DataFrame({"history": [list(history) for history in histories]}), {"k": 10}),
             mlflow_model=model,
         )
+    _write_papers(folder, statement, envelope, card)
+
+
+def write_record(
+    folder: Path,
+    *,
+    statement: bytes,
+    envelope: bytes | None,
+    card: str,
+    metrics: Mapping[str, object],
+    model: Model,
+) -> None:
+    """Write what is kept with a version whose content is kept elsewhere into ``folder``, which must not exist.
+
+    Args:
+        folder: where to.
+        statement: ``lineage.json``, exactly these bytes.
+        envelope: its signature; ``None``: it is not signed.
+        card: the model card, Markdown.
+        metrics: plain data, for ``metrics.json``.
+        model: MLflow's model, which has nothing to load here.
+    """
+    folder.mkdir(parents=True)
+    _write_papers(folder, statement, envelope, card)
+    write_json(folder / METRICS, metrics)
+
+
+def _write_papers(folder: Path, statement: bytes, envelope: bytes | None, card: str) -> None:
     write_bytes(folder / STATEMENT, statement)
     if envelope is not None:
         write_bytes(folder / ENVELOPE, envelope)

@@ -1,6 +1,7 @@
-"""The registered model ``student``: every student of every night is a version of it.
+"""The registered models ``student`` and ``teacher``: every student and every teacher of every night is a version.
 
-A version is keyed by its package's hash and its night. Registering goes through
+A version is keyed by its content's hash and its night: a student's content is its package, which is kept with the
+version, a teacher's its checkpoint, which stays in DVC and is named by its hash. Registering goes through
 steps (a logged model, its files, the version, the mark that it is whole); each
 looks first for what a killed attempt left behind, so that running it again ends
 with one version and one set of files.
@@ -19,7 +20,7 @@ from typing import TYPE_CHECKING
 
 from stillhouse.data.files import sha256_tree
 from stillhouse.errors import AlteredError, RegistryError, one_line
-from stillhouse.tracking.artifact import ENVELOPE, PACKAGE, STATEMENT, write_artifact
+from stillhouse.tracking.artifact import ENVELOPE, PACKAGE, STATEMENT, write_artifact, write_record
 from stillhouse.tracking.runs import log_model_metrics, quoted
 from stillhouse.tracking.store import Store, connect
 
@@ -30,19 +31,30 @@ if TYPE_CHECKING:
 __all__ = [
     "STATEMENT",
     "STUDENT",
+    "TEACHER",
     "VersionInfo",
     "champion",
     "download",
     "read_envelope",
     "read_statement",
     "register_student",
+    "register_teacher",
     "statement_of",
     "version_of",
     "versions",
 ]
 
-#: The registered model.
+#: The registered models.
 STUDENT = "student"
+TEACHER = "teacher"
+
+#: Registered model → what it says about itself.
+_ABOUT = {
+    STUDENT: "Students that Stillhouse distilled.",
+    TEACHER: "Teachers of those students. Their weights are in DVC, named by the tag md5.",
+}
+#: Registered model → the tag that names a version's content.
+_CONTENT = {STUDENT: "package", TEACHER: "checkpoint"}
 
 _WHOLE = "whole"  # the finishing tag
 _MODEL = "model_id"
@@ -51,18 +63,18 @@ _PAGE = 1000
 
 @dataclass(frozen=True)
 class VersionInfo:
-    """One registered student."""
+    """One registered student or teacher."""
 
     version: int
     night: str
     name: str
-    """The student's name in ``params.yaml``."""
+    """The student's name in ``params.yaml``; of a teacher, ``teacher``."""
     package: str
-    """SHA-256 of the package (`stillhouse.data.files.sha256_tree`)."""
+    """SHA-256 of the package, of a teacher of its checkpoint (`stillhouse.data.files.sha256_tree`)."""
     statement: str
     """SHA-256 of ``lineage.json``."""
     verdict: str
-    """The gate's: ``passed`` or ``refused``."""
+    """The gate's: ``passed`` or ``refused``; ``check_teacher`` lets no other teacher than one that passed go on."""
     reason: str
     run_id: str
     model_id: str
@@ -72,6 +84,13 @@ class VersionInfo:
     created: int
     """Milliseconds since the epoch."""
     tags: Mapping[str, str] = field(default_factory=dict)
+    model: str = STUDENT
+    """The registered model that it is a version of."""
+
+    @property
+    def label(self) -> str:
+        """What a message calls it: ``version 3``, ``teacher version 3``."""
+        return f"version {self.version}" if self.model == STUDENT else f"{self.model} version {self.version}"
 
 
 def register_student(
@@ -89,6 +108,7 @@ def register_student(
     reason: str,
     histories: Sequence[Sequence[str]],
     run_id: str,
+    teacher: int | None = None,
 ) -> int:
     """Return the version that holds ``package`` of ``night``, registered where it is not.
 
@@ -106,51 +126,102 @@ def register_student(
         reason: the gate's, one line.
         histories: a few histories of item ids, oldest first: the input example.
         run_id: the run that the version belongs to (the night's).
+        teacher: the registered version of the teacher that taught it; ``None``: it is not registered.
 
     Raises:
         RegistryError: ``package`` is not what ``digest`` says.
     """
     if (found := sha256_tree(package)) != digest:
         raise RegistryError(f"the package must hash to {digest[:12]}, found {found[:12]} ({package}): package it again")
-    store = connect(workspace)
-    key = {"package": digest, "night": night}
-    version = _only(store, key)
+    artifact = partial(
+        write_artifact, package=package, statement=statement, envelope=envelope, card=card, histories=histories
+    )
+    facts = {STUDENT: name, "verdict": verdict, "reason": reason, "statement": _sha256(statement)}
+    if teacher is not None:
+        facts[TEACHER] = str(teacher)
+    key = {_CONTENT[STUDENT]: digest, "night": night}
+    return _register(connect(workspace), STUDENT, key, facts, artifact, run_id=run_id, metrics=metrics, card=card)
+
+
+def register_teacher(
+    workspace: Path,
+    *,
+    night: str,
+    digest: str,
+    md5: str,
+    statement: bytes,
+    envelope: bytes | None = None,
+    card: str,
+    metrics: Mapping[str, object],
+    reason: str,
+    facts: Mapping[str, str],
+    run_id: str,
+) -> int:
+    """Return the version that stands for a checkpoint of ``night``, registered where it is not.
+
+    Kept with it are its record, its card and its figures. The checkpoint itself is DVC's to keep.
+
+    Args:
+        workspace: the folder of ``params.yaml``.
+        night: the night's id.
+        digest: what `stillhouse.data.files.sha256_tree` gives for the checkpoint.
+        md5: DVC's name of the checkpoint, by which it is restored.
+        statement: ``lineage.json``, canonical bytes (`stillhouse.lineage.statement.canonical`).
+        envelope: its signature (`stillhouse.lineage.signing.sign`); ``None``: it is not signed.
+        card: the model card, Markdown; also the version's description.
+        metrics: nested or flat; kept with the logged model and as ``metrics.json``.
+        reason: why it was let through, one line.
+        facts: further tags: what a list of teachers shows without opening a record.
+        run_id: the run that the version belongs to (the night's).
+    """
+    artifact = partial(write_record, statement=statement, envelope=envelope, card=card, metrics=metrics)
+    known = {TEACHER: TEACHER, "md5": md5, "verdict": "passed", "reason": reason, "statement": _sha256(statement)}
+    key = {_CONTENT[TEACHER]: digest, "night": night}
+    return _register(
+        connect(workspace), TEACHER, key, {**facts, **known}, artifact, run_id=run_id, metrics=metrics, card=card
+    )
+
+
+def _register(
+    store: Store,
+    name: str,
+    key: Mapping[str, str],
+    facts: Mapping[str, str],
+    artifact: Callable[..., None],
+    *,
+    run_id: str,
+    metrics: Mapping[str, object],
+    card: str,
+) -> int:
+    """Return the version of the registered model ``name`` that ``key`` names, made where there is none."""
+    version = _only(store, name, key)
     if version is None:
         model = _ready_model(store, key)
         if model is None:
-            artifact = partial(
-                write_artifact,
-                package=package,
-                statement=statement,
-                envelope=envelope,
-                card=card,
-                histories=histories,
-            )
-            model = _log_model(store, {**key, "student": name}, run_id, metrics, artifact)
-        facts = {"student": name, "verdict": verdict, "reason": reason, "statement": _sha256(statement)}
-        _create(store, model, {**key, **facts}, run_id, card)
-        version = _only(store, key)
+            model = _log_model(store, name, {**key, name: facts[name]}, run_id, metrics, artifact)
+        _create(store, name, model, {**key, **facts}, run_id, card)
+        version = _only(store, name, key)
     if version is None:
         raise RegistryError(
-            f"version of {name} ({night}) was deleted while it was registered (registered model {STUDENT})"
+            f"version of {facts[name]} ({key['night']}) was deleted while it was registered (registered model {name})"
         )
     if version.tags.get(_WHOLE) != "true":
-        store.client.set_model_version_tag(STUDENT, str(version.version), _WHOLE, "true")
+        store.client.set_model_version_tag(name, str(version.version), _WHOLE, "true")
     return int(version.version)
 
 
-def _only(store: Store, key: Mapping[str, str]) -> ModelVersion | None:
+def _only(store: Store, name: str, key: Mapping[str, str]) -> ModelVersion | None:
     """Return the version of ``key``; of several, which two writers at once can make, the first, and delete the rest."""
-    found = _search(store, key)
+    found = _search(store, name, key)
     for surplus in found[1:]:
-        store.client.delete_model_version(STUDENT, str(surplus.version))
+        store.client.delete_model_version(name, str(surplus.version))
         if surplus.tags[_MODEL] != found[0].tags[_MODEL]:
             store.client.delete_logged_model(surplus.tags[_MODEL])
     return found[0] if found else None
 
 
-def _search(store: Store, key: Mapping[str, str]) -> list[ModelVersion]:
-    criterion = " and ".join([f"name = '{STUDENT}'", *(f"tags.{tag} = {quoted(value)}" for tag, value in key.items())])
+def _search(store: Store, name: str, key: Mapping[str, str]) -> list[ModelVersion]:
+    criterion = " and ".join([f"name = '{name}'", *(f"tags.{tag} = {quoted(value)}" for tag, value in key.items())])
     found: list[ModelVersion] = []
     token: str | None = None
     while True:
@@ -174,12 +245,17 @@ def _ready_model(store: Store, key: Mapping[str, str]) -> LoggedModel | None:
 
 
 def _log_model(
-    store: Store, tags: dict[str, str], run_id: str, metrics: Mapping[str, object], artifact: Callable[..., None]
+    store: Store,
+    name: str,
+    tags: dict[str, str],
+    run_id: str,
+    metrics: Mapping[str, object],
+    artifact: Callable[..., None],
 ) -> LoggedModel:
     from mlflow.models import Model
 
     model = store.client.create_logged_model(
-        store.experiment_id, name=tags["student"], source_run_id=run_id, tags=tags, model_type="student"
+        store.experiment_id, name=tags[name], source_run_id=run_id, tags=tags, model_type=name
     )
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary) / "artifact"
@@ -189,22 +265,22 @@ def _log_model(
     return store.client.finalize_logged_model(model.model_id, "READY")
 
 
-def _create(store: Store, model: LoggedModel, tags: dict[str, str], run_id: str, card: str) -> None:
+def _create(store: Store, name: str, model: LoggedModel, tags: dict[str, str], run_id: str, card: str) -> None:
     from mlflow.exceptions import MlflowException
 
     try:
-        store.client.create_registered_model(STUDENT, description="Students that Stillhouse distilled.")
+        store.client.create_registered_model(name, description=_ABOUT[name])
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
     tags = {**tags, _MODEL: model.model_id}  # a version on SQL does not name its logged model by itself
     store.client.create_model_version(
-        STUDENT, model.artifact_location, run_id, tags=tags, description=card, model_id=model.model_id
+        name, model.artifact_location, run_id, tags=tags, description=card, model_id=model.model_id
     )
 
 
-def version_of(workspace: Path, version: int) -> VersionInfo:
-    """Return the registered student of that number.
+def version_of(workspace: Path, version: int, model: str = STUDENT) -> VersionInfo:
+    """Return the version of that number of a registered model.
 
     Raises:
         RegistryError: there is none.
@@ -213,19 +289,19 @@ def version_of(workspace: Path, version: int) -> VersionInfo:
     from mlflow.exceptions import MlflowException
 
     try:
-        return _info(store.client.get_model_version(STUDENT, str(version)))
+        return _info(store.client.get_model_version(model, str(version)))
     except MlflowException as error:
         if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
             raise
-        known = ", ".join(str(info.version) for info in versions(workspace)[-10:]) or "none"
+        known = ", ".join(str(info.version) for info in versions(workspace, model=model)[-10:]) or "none"
         raise RegistryError(
-            f"version must be one of {known}; got {version} (registered model {STUDENT} at {store.tracking.shown})"
+            f"version must be one of {known}; got {version} (registered model {model} at {store.tracking.shown})"
         ) from None
 
 
-def versions(workspace: Path, night: str | None = None) -> list[VersionInfo]:
-    """Return all registered students, or those of one night, in the order of their numbers."""
-    found = _search(connect(workspace), {} if night is None else {"night": night})
+def versions(workspace: Path, night: str | None = None, model: str = STUDENT) -> list[VersionInfo]:
+    """Return all versions of a registered model, or those of one night, in the order of their numbers."""
+    found = _search(connect(workspace), model, {} if night is None else {"night": night})
     return [_info(version) for version in found]
 
 
@@ -265,14 +341,14 @@ def download(workspace: Path, version: int, destination: Path) -> Path:
     return destination
 
 
-def read_statement(workspace: Path, version: int) -> bytes:
+def read_statement(workspace: Path, version: int, model: str = STUDENT) -> bytes:
     """Return the bytes of ``lineage.json`` of ``version``.
 
     Raises:
         RegistryError: there is no such version, or the file is gone.
         AlteredError: the file is not what was registered.
     """
-    return statement_of(workspace, version_of(workspace, version))
+    return statement_of(workspace, version_of(workspace, version, model))
 
 
 def statement_of(workspace: Path, info: VersionInfo) -> bytes:
@@ -281,13 +357,13 @@ def statement_of(workspace: Path, info: VersionInfo) -> bytes:
         data = _fetch(workspace, info, STATEMENT, Path(temporary)).read_bytes()
     if _sha256(data) != info.statement:
         raise AlteredError(
-            f"{STATEMENT} of version {info.version} must hash to {info.statement[:12]}, found {_sha256(data)[:12]} "
+            f"{STATEMENT} of {info.label} must hash to {info.statement[:12]}, found {_sha256(data)[:12]} "
             f"({info.location}): it was altered; restore it from a backup"
         )
     return data
 
 
-def read_envelope(workspace: Path, version: int) -> bytes | None:
+def read_envelope(workspace: Path, version: int, model: str = STUDENT) -> bytes | None:
     """Return the signature on ``lineage.json`` of ``version``, ``None`` where it was not signed.
 
     Raises:
@@ -295,7 +371,7 @@ def read_envelope(workspace: Path, version: int) -> bytes | None:
     """
     from mlflow.artifacts import list_artifacts
 
-    info = version_of(workspace, version)
+    info = version_of(workspace, version, model)
     there = list_artifacts(info.location, tracking_uri=connect(workspace).tracking.uri)
     if not any(Path(file.path).name == ENVELOPE for file in there):
         return None
@@ -318,9 +394,7 @@ def _fetch(workspace: Path, info: VersionInfo, path: str, folder: Path) -> Path:
     try:
         return Path(download_artifacts(uri, dst_path=str(folder), tracking_uri=connect(workspace).tracking.uri))
     except (MlflowException, OSError) as error:
-        raise RegistryError(
-            one_line(f"the files of version {info.version} must be there, got: {error} ({uri})")
-        ) from None
+        raise RegistryError(one_line(f"the files of {info.label} must be there, got: {error} ({uri})")) from None
 
 
 def _sha256(data: bytes) -> str:
@@ -329,14 +403,17 @@ def _sha256(data: bytes) -> str:
 
 def _info(version: ModelVersion) -> VersionInfo:
     tags = dict(version.tags)
-    known = {name: tags.get(name, "") for name in ("night", "package", "statement", "verdict", "reason")}
+    known = {name: tags.get(name, "") for name in ("night", "statement", "verdict", "reason")}
+    model = str(version.name)
     return VersionInfo(
         version=int(version.version),
-        name=tags.get("student", ""),
+        name=tags.get(model, ""),
+        package=tags.get(_CONTENT[model], ""),
         run_id=version.run_id or "",
         model_id=tags.get(_MODEL, ""),
         location=version.source or "",
         created=int(version.creation_timestamp or 0),
         tags=tags,
+        model=model,
         **known,
     )

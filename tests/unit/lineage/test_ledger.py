@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from stillhouse.errors import RegistryError
 from stillhouse.lineage.entry import Anchor, Entry, entry_hash
-from stillhouse.lineage.ledger import chain, counting, following, head, verify_chain
+from stillhouse.lineage.ledger import about, chain, counting, following, head, verify_chain
 
 
 @dataclass(frozen=True)
@@ -199,3 +199,20 @@ def test_any_single_change_to_a_ledger_is_found(n, data):
     else:
         records[at] = edited(records[at], consistently=True, previous="f" * 64)
     assert chain(records, [anchor]).findings
+
+
+def test_entries_about_one_model_and_version_are_told_from_anothers_of_the_same_number():
+    records = store(ledger(2), make_entry("t", model="teacher", version=1))
+    records = store(records, make_entry("s", version=2))
+    entries = verify_chain(records)
+    assert [one.entry.key for one in about(entries)] == ["k0", "k1", "s"]
+    assert [one.entry.key for one in about(entries, 1)] == ["k0", "k1"]
+    assert [one.entry.key for one in about(entries, 1, model="teacher")] == ["t"]
+    assert about(entries, 2, model="teacher") == []
+
+
+def test_a_champion_of_one_model_is_none_of_another():
+    records = store([], make_entry("s", "promoted", 1))
+    records = store(records, make_entry("t", "promoted", 1, model="teacher"))  # replaces nobody: its own line is empty
+    records = store(records, make_entry("s2", "promoted", 2, replaces=1))
+    assert chain(records).findings == []

@@ -6,8 +6,8 @@ import yaml
 
 from stillhouse.errors import RegistryError
 from stillhouse.lineage.graph import find_output, stages_behind
-from stillhouse.lineage.model_card import model_card
-from stillhouse.lineage.record import environment, gaps, gather
+from stillhouse.lineage.model_card import model_card, teacher_card
+from stillhouse.lineage.record import environment, gaps, gather, gather_teacher, maker
 from stillhouse.lineage.statement import build, canonical
 
 
@@ -236,3 +236,59 @@ def test_the_card_of_a_later_night_names_its_ancestor(arguments):
     card = model_card(gather(**arguments), verdict="refused", reason="too slow")
     assert "- Started from night 2026-03-11." in card
     assert "Nothing was measured." in card
+
+
+@pytest.fixture
+def of_teacher(arguments, lock):
+    lock["stages"]["check_teacher"] = stage(
+        "check_teacher",
+        {"teacher": "models/teacher", "previous_teacher": "previous/teacher"},
+        {"checked": "reports/teacher.json"},
+    )
+    kept = ("night", "tag", "commit", "lock", "params", "verdict", "runs")
+    teacher = {"checkpoint_digest": "d" * 64, "header": {"warm": True}, "start": "warm", "metrics": {"bytes": 4096}}
+    teacher["metrics"]["leave_one_out"] = {"ndcg_at_10": 0.2}
+    teacher["from"] = {"version": 4, "night": "2026-03-11", "md5": "previous/teacher.dir"}
+    return {name: arguments[name] for name in kept} | {"teacher": teacher}
+
+
+def test_a_teacher_rests_on_the_stages_up_to_its_check(of_teacher):
+    found = gather_teacher(**of_teacher)
+    names = [one["name"] for one in found["stages"]]
+    assert names == ["ingest", "validate", "prepare", "train_teacher", "check_teacher"]
+    assert list(found["links"]) == [
+        "snapshot", "accepted", "quarantine", "verdict", "vocabulary", "sequences", "teacher",
+    ]  # fmt: skip
+    assert list(found["inherited"]) == ["previous/profile", "previous/teacher"]
+    assert found["runs"] == {"prepare": "r1"}
+    assert not {"student", "gate"} & found.keys()
+    canonical(build({"model.json": "0" * 64}, found))
+
+
+def test_a_record_says_which_stage_made_what_it_is_about(arguments, of_teacher):
+    assert maker(gather(**arguments)) == "package@gru"
+    assert maker(gather_teacher(**of_teacher)) == "train_teacher"
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({}, "warm, from teacher version 4, of night 2026-03-11."),
+        ({"from": {"version": None, "night": "2026-03-11"}}, "warm, from the teacher of night 2026-03-11."),
+        ({"from": None, "start": "cold"}, "cold."),
+    ],
+)
+def test_a_teachers_card_says_how_good_it_is_what_it_started_from_and_where_it_lies(of_teacher, changes, says):
+    of_teacher["teacher"] |= changes
+    card = teacher_card(gather_teacher(**of_teacher), reason="better than popularity")
+    for line in (
+        "# Teacher, night 2026-03-12",
+        "Check: **passed**: better than popularity",
+        "| ndcg_at_10 | 0.2 |",
+        "| bytes | 4,096 |",
+        f"- Weights: {says}",
+        "In DVC, as `models/teacher.dir`",
+        "`git checkout night/2026-03-12/closed`",
+    ):
+        assert line in card
+    assert "None" not in card

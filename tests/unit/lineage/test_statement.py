@@ -2,8 +2,18 @@ import json
 
 import pytest
 
+from stillhouse.data.files import sha256_tree
 from stillhouse.errors import RegistryError
-from stillhouse.lineage.statement import PREDICATE_TYPE, build, canonical, digest, mismatches, read, subjects
+from stillhouse.lineage.statement import (
+    PREDICATE_TYPE,
+    build,
+    canonical,
+    digest,
+    mismatches,
+    read,
+    subjects,
+    tree_digest,
+)
 
 PREDICATE = {"seed": 20260101, "alpha": 0.1, "temperature": 2.0, "none": None, "list": [1, {"ü": True}], "empty": {}}
 
@@ -22,6 +32,10 @@ def test_the_subject_is_every_file_by_its_hash(package):
         "inner/items.parquet": "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855",
         "model.onnx": "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad",
     }
+
+
+def test_the_digest_of_a_folder_follows_from_its_files(package):
+    assert tree_digest(subjects(package)) == sha256_tree(package)
 
 
 def test_a_statement_is_valid_for_in_toto_itself(package):

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +14,7 @@ import yaml
 
 from stillhouse.data.files import sha256_tree
 from stillhouse.errors import ParamsError, RegistryError
-from stillhouse.lineage import statement
-from stillhouse.lineage.entry import Entry
-from stillhouse.lineage.ledger import counting, following
-from stillhouse.tracking import aliases, ledger_store, registry
+from stillhouse.tracking import aliases, registry
 from stillhouse.tracking.runs import open_night_run
 from tasks import promotion
 from tasks.champion import champion_line, ledger_entries, promoted_by, reference_version, repair
@@ -29,49 +23,6 @@ from tasks.naming import version_named
 from tasks.promotion import approval, carry_out, rejection, rollback
 
 ROOT = Path(__file__).parents[3]
-
-
-@pytest.fixture
-def root(workspace: Path) -> Path:
-    """A git repository with a registry and the settings as shipped."""
-    subprocess.run(["git", "init", "-q"], cwd=workspace, check=True)
-    (workspace / "params.yaml").write_bytes((ROOT / "params.yaml").read_bytes())
-    return workspace
-
-
-@pytest.fixture
-def judged(root: Path, registration: dict[str, Any]) -> Callable[..., int]:
-    """Give a function that registers a student of a night and writes what the gate said: ``judged("promoted")``."""
-    package = registration["package"]
-
-    def one(kind: str, *, replaces: int | None = None, time: str = "2026-03-12T03:00:00+00:00") -> int:
-        night = f"2026-03-{12 + len(ledger_entries(root))}"
-        card = json.loads((package / "package.json").read_text()) | {"night": night}
-        (package / "package.json").write_text(json.dumps(card))
-        digest = sha256_tree(package)
-        record = statement.canonical(statement.build(statement.subjects(package), {"params": {"seed": 1}}))
-        given = registration | {"digest": digest, "statement": record, "night": night}
-        given |= {"verdict": "refused" if kind == "refused" else "passed"}
-        version = registry.register_student(root, **given, run_id=open_night_run(root, night))
-        entry = Entry(
-            kind=kind,  # type: ignore[arg-type]
-            key=f"gate:{night}:{version}",
-            night=night,
-            version=version,
-            name="gru",
-            package=digest,
-            statement=statement.digest(record),
-            verdict="a" * 64,
-            replaces=replaces,
-            reason="what the gate said",
-            actor="gate",
-            time=time,
-        )
-        ledger_store.append(root, partial(following, entry), counting)
-        repair(root)
-        return version
-
-    return one
 
 
 def promoted(root: Path, version: int, **named: Any) -> promotion.Move:

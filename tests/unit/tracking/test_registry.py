@@ -10,7 +10,16 @@ import pytest
 from stillhouse.data.files import sha256_tree
 from stillhouse.errors import RegistryError
 from stillhouse.tracking import aliases, registry
-from stillhouse.tracking.registry import STUDENT, download, read_statement, register_student, version_of, versions
+from stillhouse.tracking.registry import (
+    STUDENT,
+    TEACHER,
+    download,
+    read_statement,
+    register_student,
+    register_teacher,
+    version_of,
+    versions,
+)
 from stillhouse.tracking.runs import open_night_run
 from stillhouse.tracking.store import connect
 
@@ -196,3 +205,78 @@ def test_a_champion_is_what_the_alias_names(workspace, register):
     assert registry.champion(workspace) is None
     aliases.set_alias(workspace, "champion", version)
     assert registry.champion(workspace) == version_of(workspace, version)
+
+
+@pytest.fixture
+def register_one(workspace):
+    """Register a teacher, with some of its arguments changed."""
+    run = open_night_run(workspace, "2026-03-12")
+    given = {
+        "night": "2026-03-12",
+        "digest": "c" * 64,
+        "md5": "0123.dir",
+        "statement": b'{"about": "the teacher"}\n',
+        "card": "# Teacher\n",
+        "metrics": {"leave_one_out": {"ndcg_at_10": 0.5}},
+        "reason": "better than popularity",
+        "facts": {"start": "cold"},
+        "run_id": run,
+    }
+    return lambda **changes: register_teacher(workspace, **{**given, **changes})
+
+
+def test_teachers_and_students_are_numbered_apart_and_never_mixed(workspace, register, register_one):
+    assert [register(), register_one(), register_one(night="2026-03-13"), register()] == [1, 1, 2, 1]
+    assert [one.name for one in versions(workspace)] == ["gru"]
+    assert [one.night for one in versions(workspace, model=TEACHER)] == ["2026-03-12", "2026-03-13"]
+    student, teacher = version_of(workspace, 1), version_of(workspace, 1, TEACHER)
+    assert (student.label, teacher.label) == ("version 1", "teacher version 1")
+    assert (teacher.package, teacher.tags["md5"], teacher.tags["start"]) == ("c" * 64, "0123.dir", "cold")
+    assert (teacher.name, teacher.verdict, teacher.reason) == ("teacher", "passed", "better than popularity")
+    with pytest.raises(RegistryError, match=r"version must be one of 1, 2; got 3 \(registered model teacher"):
+        version_of(workspace, 3, TEACHER)
+
+
+def test_a_teachers_version_keeps_its_record_and_figures_and_no_weights(workspace, register_one):
+    version = register_one(envelope=b"{}")
+    folder = Path(version_of(workspace, version, TEACHER).location)
+    files = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    assert files == {"README.md", "lineage.json", "lineage.dsse.json", "metrics.json"}
+    assert read_statement(workspace, version, TEACHER) == b'{"about": "the teacher"}\n'
+    assert registry.read_envelope(workspace, version, TEACHER) == b"{}"
+    assert json.loads((folder / "metrics.json").read_text()) == {"leave_one_out": {"ndcg_at_10": 0.5}}
+    (model,) = _live_models(workspace)
+    assert {one.key: one.value for one in model.metrics} == {"leave_one_out.ndcg_at_10": 0.5}
+
+
+def test_an_altered_record_of_a_teacher_is_not_handed_out(workspace, register_one):
+    folder = Path(version_of(workspace, register_one(), TEACHER).location)
+    (folder / "lineage.json").write_text("{}")
+    with pytest.raises(RegistryError, match=r"lineage\.json of teacher version 1 must hash to"):
+        read_statement(workspace, 1, TEACHER)
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_a_kill_while_a_teacher_is_registered_ends_with_one_whole_version(workspace, register_one, monkeypatch, step):
+    from mlflow import MlflowClient
+
+    plain = getattr(MlflowClient, step)
+
+    def killed(*arguments, **named):
+        plain(*arguments, **named)
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(MlflowClient, step, killed)
+        with pytest.raises(Killed):
+            register_one()
+    version = register_one()
+    found = versions(workspace, model=TEACHER)
+    assert [(one.version, one.tags["whole"]) for one in found] == [(version, "true")]
+    assert len(_live_models(workspace)) == 1
+    assert read_statement(workspace, version, TEACHER)
+
+
+def test_a_student_names_the_teacher_that_taught_it(workspace, register, register_one):
+    register(teacher=register_one())
+    assert version_of(workspace, 1).tags["teacher"] == "1"
