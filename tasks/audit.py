@@ -8,7 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from stillhouse.data.files import sha256_file, sha256_tree
-from stillhouse.errors import AlteredError, RegistryError
+from stillhouse.errors import AlteredError, NightError, RegistryError
 from stillhouse.lineage import signing, statement
 from stillhouse.lineage.audit import Link, altered, missing, noted, verified
 from stillhouse.lineage.entry import Entry
@@ -16,6 +16,7 @@ from stillhouse.lineage.ledger import about
 from stillhouse.tracking import registry as versions_store
 from stillhouse.tracking.registry import STUDENT, VersionInfo
 from stillhouse.tracking.runs import read_file
+from tasks.anchors import require_anchored
 from tasks.audit_content import ancestors, content_links
 from tasks.audit_night import night_link
 from tasks.champion import ledger_entries
@@ -70,7 +71,8 @@ def audit(root: Path, version: int, served: Path | None = None, *, model: str = 
 def _ledger(root: Path, info: VersionInfo) -> tuple[list[Entry], Link]:
     try:
         counted = ledger_entries(root)
-    except RegistryError as error:
+        anchored = require_anchored(root, counted)
+    except (RegistryError, NightError) as error:
         return [], altered("ledger", str(error))
     own = about(counted, info.version, model=info.model)
     if not own:
@@ -81,6 +83,7 @@ def _ledger(root: Path, info: VersionInfo) -> tuple[list[Entry], Link]:
         for kind in [one.entry.kind.replace("_", " ")]
     )
     text = f"{len(counted)} entries form one chain, and every closed night's tag names one of them"
+    text += f"; DVC's remote vouches for {anchored}" if anchored else ""
     return [one.entry for one in own], verified("ledger", text, counted[-1].hash, below)
 
 

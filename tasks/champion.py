@@ -8,7 +8,7 @@ from pathlib import Path
 from stillhouse.data.files import sha256_tree
 from stillhouse.errors import AlteredError, RegistryError
 from stillhouse.lineage.entry import Anchor, Numbered
-from stillhouse.lineage.ledger import about, head, verify_chain
+from stillhouse.lineage.ledger import about, verify_chain
 from stillhouse.lineage.projection import State, state
 from stillhouse.params.document import load_document
 from stillhouse.tracking import aliases, ledger_store
@@ -24,7 +24,6 @@ __all__ = [
     "fetch_package",
     "ledger_anchors",
     "ledger_entries",
-    "ledger_head",
     "package_of",
     "promoted_by",
     "reference_version",
@@ -58,12 +57,6 @@ def promoted_by(root: Path, night: str) -> bool:
     entries = [one.entry for one in about(ledger_entries(root))]
     own = {entry.version for entry in entries if entry.night == night}
     return any(entry.kind == "promoted" and entry.version in own for entry in entries)
-
-
-def ledger_head(root: Path) -> str | None:
-    """Return the hash of the ledger's last entry, which a closed night's tag anchors; ``None``: it is empty."""
-    last = head(ledger_entries(root))
-    return last.hash if last else None
 
 
 def repair(root: Path) -> State:

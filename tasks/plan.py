@@ -31,7 +31,8 @@ from stillhouse.params.base import build, redacted
 from stillhouse.params.document import Document, load_document
 from stillhouse.params.source import SourceSpec
 from tasks import graph, versions
-from tasks.champion import ledger_head, promoted_by
+from tasks.anchors import require_anchored
+from tasks.champion import promoted_by
 from tasks.clock import moment
 from tasks.mending import look
 from tasks.night import Night, Plan, last_closed, others, read_night, unclosed
@@ -80,7 +81,7 @@ def plan_night(request: Request) -> Plan:
         NightError: ``as_of`` lies before the last closed night, or the source is of another kind of data.
         RegistryError: the ledger is not whole.
     """
-    ledger_head(request.workspace)  # a ledger that is not whole stops a run before anything is looked at
+    require_anchored(request.workspace)  # a ledger that is not whole stops a run before anything is looked at
     trusted_keys()  # and so does a key that is none, before anything is trained
     desk = _desk(request)
     current = unclosed(desk.root)

@@ -7,6 +7,7 @@ stands, and the next command makes the aliases follow, or was never written.
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,13 +16,14 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from stillhouse.errors import RegistryError
+from stillhouse.errors import NightError, RegistryError
 from stillhouse.lineage import statement
 from stillhouse.lineage.entry import Entry, Numbered
 from stillhouse.lineage.ledger import about, counting, following, head
 from stillhouse.lineage.projection import State, state
 from stillhouse.tracking import ledger_store
 from stillhouse.tracking import registry as versions_store
+from tasks.anchors import anchor
 from tasks.champion import ledger_anchors, ledger_entries, repair
 
 __all__ = ["Move", "approval", "carry_out", "promotion", "rejection", "rollback"]
@@ -167,6 +169,8 @@ def carry_out(root: Path, move: Move) -> State:
         previous=move.head,
     )
     ledger_store.append(root, partial(following, entry, anchors=ledger_anchors(root)), counting)
+    with contextlib.suppress(NightError):  # a remote that is away stops no rollback; the next night writes it there
+        anchor(root)
     return repair(root)
 
 

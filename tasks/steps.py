@@ -12,7 +12,7 @@ from prefect.cache_policies import NO_CACHE
 
 from stillhouse.lineage.projection import State
 from stillhouse.tracking import runs
-from tasks import champion, gate, graph, night, registry, summary, teachers
+from tasks import anchors, gate, graph, night, registry, summary, teachers
 
 __all__ = [
     "OpenNight",
@@ -83,7 +83,7 @@ def promote_chosen(one: OpenNight, decision: gate.Decision, versions: dict[str, 
 @task(cache_policy=NO_CACHE, persist_result=False)
 def close_night(one: OpenNight) -> str:
     """Close the night: push, tag, and let resume state go."""
-    return night.close_night(one.root, one.night, champion.ledger_head(one.root))
+    return night.close_night(one.root, one.night, anchors.anchor(one.root))
 
 
 def summarise(

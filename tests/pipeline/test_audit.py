@@ -15,9 +15,12 @@ from stillhouse.data.files import sha256_tree
 from stillhouse.errors import RegistryError
 from stillhouse.lineage import statement
 from stillhouse.lineage.signing import private_key, sign
+from stillhouse.tracking.ledger_store import LEDGER
 from stillhouse.tracking.registry import read_statement, register_student, version_of
+from stillhouse.tracking.store import connect
 from tasks import versions
 from tasks.audit import audit
+from tasks.champion import ledger_entries
 from tasks.reach import reached
 
 pytestmark = pytest.mark.slow
@@ -258,6 +261,20 @@ def test_what_a_night_evaluated_beside_the_student_may_be_done_again(two_nights)
     subprocess.run(tag, cwd=two_nights.root, check=True, capture_output=True)
     versions.tag_night(two_nights.root, "2026-03-03", versions.CLOSED, versions.closing_message("x", head), tagged)
     assert bad(audit(two_nights.root, 2)) == {}
+
+
+def test_a_ledger_cut_off_together_with_its_nights_tag_is_found_by_the_remote(two_nights):
+    root = two_nights.root
+    store = connect(root).client
+    last = ledger_entries(root)[-1].number
+    store.delete_model_version(LEDGER, str(last))
+    tag = ["git", "tag", "-d", "night/2026-03-03/closed"]
+    subprocess.run(tag, cwd=root, check=True, capture_output=True)
+    assert ledger_entries(root), "what is left is a whole chain, and the tag that is left knows no better"
+    found = named(audit(root, 1), "ledger")
+    assert found.state == "altered"
+    assert f"the ledger must hold entry {last}" in found.says
+    assert "which DVC's remote names as its head" in two_nights.run("run", "--force", code=2).err
 
 
 def test_a_student_registered_later_for_the_same_night_is_reached_by_its_own_data(two_nights):

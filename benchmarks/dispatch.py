@@ -1,0 +1,87 @@
+"""What a pool costs a stage: from the order to the stage's own work, and from its end to its outputs taken up.
+
+    python benchmarks/dispatch.py --nights 2
+
+Runs nights of the tiny shop over two workers in two clones on real servers (Prefect, MLflow), and reads from each
+stage's flow run, and from the answer on it, what was work and what was dispatch. The peer in the same run is the
+embedded night: its own cost of a stage beside the stage's process.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "support"))
+
+from pools import Pools, mlflow_server, prefect_server
+from workspaces import TINY, make_workspace
+
+RESULTS = Path(__file__).parent / "results"
+
+#: For each stage's run: when it was asked for, when its work began and ended, when the night had taken it up.
+READ = """
+import json
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId
+from tasks.answering import answer_of
+with get_client(sync_client=True) as client:
+    tasks = client.read_task_runs(limit=200)
+    told = []
+    for run in client.read_flow_runs(limit=200):
+        night, _, stage = run.name.partition(": ")
+        done = answer_of(client, run.id)
+        if done is None or not done.ran:
+            continue
+        asked = run.created
+        mine = [one for one in tasks if one.name == stage and one.end_time and one.start_time <= asked <= one.end_time]
+        told.append({
+            "night": night, "stage": stage, "asked": asked.timestamp(), "began": done.began, "ended": done.ended,
+            "taken": mine[0].end_time.timestamp(), "started": mine[0].start_time.timestamp(),
+        })
+print(json.dumps(told))
+"""
+
+
+def main() -> None:
+    """Print a table and write ``results/dispatch.json``."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--nights", type=int, default=2)
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="stillhouse-dispatch-") as name:
+        folder = Path(name)
+        prefect, tracking = prefect_server(folder / "prefect").start(), mlflow_server(folder / "mlflow").start()
+        pools = Pools(make_workspace(folder / "workspace", TINY), folder, prefect.url, tracking.url)
+        try:
+            pools.deploy()
+            for pool in ("cpu", "gpu"):
+                pools.start_worker(pool, pools.clone(pool))
+            for night in range(given.nights):
+                pools.run("run", "--as-of", f"2026-03-{night + 2:02}")
+            rows: list[dict[str, Any]] = json.loads(pools.python(READ).splitlines()[-1])
+        finally:
+            pools.stop()
+            tracking.kill()
+            prefect.kill()
+    for row in rows:
+        row["before"], row["after"] = row["began"] - row["started"], row["taken"] - row["ended"]
+        row["overhead"], row["work"] = row["before"] + row["after"], row["ended"] - row["began"]
+    print(f"{'night':12} {'stage':22} {'work s':>8} {'before':>8} {'after':>8} {'overhead':>9}")
+    for row in sorted(rows, key=lambda one: one["asked"]):
+        print(
+            f"{row['night']:12} {row['stage']:22} {row['work']:8.1f} {row['before']:8.1f} {row['after']:8.1f} "
+            f"{row['overhead']:9.1f}"
+        )
+    median = statistics.median(row["overhead"] for row in rows)
+    print(f"median overhead of {len(rows)} stages: {median:.2f} s (target: 5 s)")
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / "dispatch.json").write_text(json.dumps({"median_overhead_s": median, "stages": rows}, indent=1))
+
+
+if __name__ == "__main__":
+    main()
