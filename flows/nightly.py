@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from prefect import flow
 
+from tasks.events import tell_of_decision, tell_of_quarantine, telling_why_stopped
 from tasks.night import Plan
 from tasks.plan import Request
 from tasks.stages import perform_graph
@@ -37,7 +38,7 @@ def nightly(request: Request, plan: Plan) -> Summary:
         StillhouseError: the night was stopped; it harmed nothing, and the next run goes on from there.
     """
     night = open_night(request.workspace, plan)
-    with tracked(night):
+    with tracked(night), telling_why_stopped(night.root, night.night.id):
         stages = perform_graph(night)
         decision = judge_students(night)
         teacher = register_teacher(night)
@@ -45,4 +46,6 @@ def nightly(request: Request, plan: Plan) -> Summary:
         standing = promote_chosen(night, decision, versions)
         summary = summarise(night, stages, decision, versions, standing)
         close_night(night)
+        tell_of_quarantine(night.root, night.night.id)
+        tell_of_decision(night.root, night.night.id, decision)
         return summary

@@ -11,6 +11,7 @@ from prefect import flow, get_run_logger, runtime
 from flows.nightly import nightly
 from stillhouse.errors import DataError, StillhouseError, TrainingError
 from tasks.champion import repair
+from tasks.events import tell_stopped
 from tasks.graph import hush
 from tasks.mending import mend
 from tasks.night import last_closed
@@ -51,6 +52,8 @@ def scheduled(as_of: str | None = None, source: str | None = None, force: bool =
             try:
                 _perform(Request(root, source=source, as_of=asked, force=force))
             except _VERDICTS as error:
+                if stopped:  # this run's end tells of the first
+                    tell_stopped(root, asked or "due now", error)
                 stopped.append(error)
             if moment is not None:
                 handled(root, moment)
@@ -62,12 +65,14 @@ def _due(root: Path) -> list[datetime | None]:
     """Return the times of the nights that are due; ``[None]``: a person started this run between two of them."""
     until: datetime = runtime.flow_run.scheduled_start_time
     through = handled_through(root)
+    by_schedule = _by_schedule()
     if through is None:
         # The first scheduled night of this workspace; nobody has missed the ones before it.
-        return [until if runtime.flow_run.run_count and _by_schedule() else None]
+        return [until if by_schedule else None]
     last = last_closed(root)
     after = max(through, datetime.fromisoformat(last.as_of)) if last else through
-    return list(due_times(schedules_of(), after, until)) or [None]
+    times = due_times(schedules_of(), after, until)
+    return list(times) if times or by_schedule else [None]
 
 
 def _by_schedule() -> bool:

@@ -11,6 +11,8 @@
     ├── PackageError           a package does not match its checkpoint, or cannot be read
     ├── ServingError           a request that no model can answer
     ├── NightError             a night cannot be opened, resumed or closed
+    ├── StackError             the servers of one machine cannot be brought up, stopped, backed up or restored
+    ├── AlertError             an alert did not reach whom it is for
     └── RegistryError          the registry or the ledger refuses
         └── AlteredError       something kept is not what its hash says
 
@@ -26,6 +28,7 @@ import difflib
 from collections.abc import Iterable, Iterator
 
 __all__ = [
+    "AlertError",
     "AlteredError",
     "DataError",
     "NightError",
@@ -34,6 +37,7 @@ __all__ = [
     "RegistryError",
     "ServingError",
     "SourceError",
+    "StackError",
     "StillhouseError",
     "StoreError",
     "TrainingError",
@@ -82,6 +86,14 @@ class ServingError(StillhouseError):
 
 class NightError(StillhouseError):
     """A night cannot be opened, resumed or closed."""
+
+
+class AlertError(StillhouseError):
+    """An alert did not reach whom it is for, or there is nobody to send it to."""
+
+
+class StackError(StillhouseError):
+    """The servers of one machine cannot be brought up, stopped, backed up or restored."""
 
 
 class RegistryError(StillhouseError):

@@ -9,6 +9,7 @@ import copy
 import shutil
 import subprocess
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -24,15 +25,18 @@ from stillhouse.errors import DataError, PackageError, ParamsError, SourceError,
 from stillhouse.evaluate.ranks import write_evaluation
 from stillhouse.evaluate.scoring import Scored
 from stillhouse.package.export import export_graph
+from stillhouse.params.alerts import AlertsParams
 from stillhouse.params.document import STAGE_PARAMS, Document
 from stillhouse.params.gate import GateParams, NightParams
 from stillhouse.params.tune import TuneParams
 from stillhouse.tuning.space import search_space
 from stillhouse.tuning.study import Pruned, open_study
+from tasks.events import quarantined_beyond
 from tasks.gate import decide
 from tasks.night import Night
 from tasks.plan import Request, plan_night
 from tasks.versions import CLOSED, tag_night
+from tasks.watching import Champion, Due, missed, old
 
 COMPUTE = {
     "compute.device": Case("cuda", refused=ParamsError),  # the bench has no GPU, wherever it runs
@@ -349,6 +353,8 @@ GATE_BASE = {
     "seed": 17,
 }
 NIGHT = {"cold_every": Case(1), "timezone": Case("Europe/Berlin")}
+ALERTS = {"max_quarantined": Case(0.1), "max_champion_days": Case(30.0), "max_late_hours": Case(12.0)}
+ALERTS_BASE = {"max_quarantined": 0.01, "max_champion_days": 14.0, "max_late_hours": 3.0}
 TUNE = {
     "trials": Case(9),
     "alpha.low": Case(0.2),
@@ -420,6 +426,7 @@ def test_every_setting_that_the_flow_reads_has_its_case_and_no_other_has():
     assert sorted([*GATE, "reference"]) == sorted(leaves(GateParams))
     assert sorted(NIGHT) == sorted(leaves(NightParams))
     assert sorted(TUNE) == sorted(leaves(TuneParams))
+    assert sorted(ALERTS) == sorted(leaves(AlertsParams))
 
 
 def test_every_section_of_params_yaml_belongs_to_a_stage_or_to_the_flow():
@@ -427,7 +434,7 @@ def test_every_section_of_params_yaml_belongs_to_a_stage_or_to_the_flow():
     models = STAGE_PARAMS.values()
     of_stages = {key for one in models for key in (one.section, *one.shared, one.instances) if key}
     of_nights = {key for one in models for key in one.night} & sections
-    assert sections == (of_stages - {"ingest"}) | of_nights | {"gate", "night", "tune"}
+    assert sections == (of_stages - {"ingest"}) | of_nights | {"gate", "night", "tune", "alerts"}
 
 
 def locked(*students):
@@ -525,6 +532,28 @@ def test_a_setting_of_the_night_changes_what_is_planned(after_one_night, setting
 
     before, after = before_and_after({"cold_every": 7, "timezone": "UTC"}, setting, NIGHT[setting], {})
     assert planned(before) != planned(after)
+
+
+@pytest.mark.parametrize("setting", ALERTS)
+@pytest.mark.parametrize("off", [None, 0, "another"])
+def test_a_setting_of_the_alerts_changes_what_is_told(setting, off):
+    now = datetime(2026, 3, 10, 9, tzinfo=UTC)
+
+    def told(section):
+        alerts = AlertsParams(**section)
+        champion = Champion(1, now - timedelta(days=20))
+        due = [Due(now - timedelta(hours=6))]
+        rows = {"snapshot_rows": 100, "quarantined_rows": 5}
+        return (
+            quarantined_beyond(rows, alerts),
+            old(champion, now=now, alerts=alerts),
+            missed(due, now=now, after=[], alerts=alerts),
+        )
+
+    case = ALERTS[setting] if off == "another" else Case(off)
+    before, after = before_and_after(ALERTS_BASE, setting, case, {})
+    assert all(told(before))
+    assert [bool(one) for one in told(after)] == [name != setting for name in ALERTS]
 
 
 @pytest.mark.parametrize("setting", TUNE)

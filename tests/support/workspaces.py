@@ -16,7 +16,8 @@ import yaml
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
 TAKEN = (
-    *("src", "flows", "tasks", "dvc.yaml", "params.yaml", "pyproject.toml", "requirements.txt"),
+    *("src", "flows", "tasks", "mlflow", "deploy", "dvc.yaml", "params.yaml", "prefect.yaml"),
+    *("pyproject.toml", "requirements.txt"),
     *(".dvc/config", ".dvc/.gitignore", ".dvcignore", ".gitignore"),
 )
 

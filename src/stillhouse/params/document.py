@@ -11,6 +11,7 @@ import pydantic
 
 from stillhouse.params.admit import AdmitParams
 from stillhouse.params.agreement import require_agreement
+from stillhouse.params.alerts import AlertsParams
 from stillhouse.params.base import Frozen, StageParams, build, read_yaml, stage_values
 from stillhouse.params.check_teacher import CheckTeacherParams
 from stillhouse.params.evaluate import EvaluateParams
@@ -69,6 +70,7 @@ class Document(Frozen):
     evaluate: dict[str, Any]
     gate: GateParams
     tune: TuneParams = TuneParams()
+    alerts: AlertsParams = AlertsParams()
 
 
 def load_document(path: Path) -> tuple[Document, dict[str, Any]]:
