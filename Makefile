@@ -1,5 +1,5 @@
 # Two commands: `make run` and `make test`. Each makes the environment first where it is missing.
-.PHONY: run test quick check bench deps names requirements
+.PHONY: run test quick check bench deps names requirements stack stack-down backup restore
 
 PYTHON ?= python3.11
 VENV ?= .venv
@@ -9,6 +9,19 @@ export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
 
 run: $(VENV)/ready
 	$(BIN)/stillhouse run
+
+# The servers and workers of one machine. `make backup FILE=...`, `make restore FILE=...`.
+stack: $(VENV)/ready
+	$(BIN)/stillhouse stack up
+
+stack-down: $(VENV)/ready
+	$(BIN)/stillhouse stack down
+
+backup: $(VENV)/ready
+	$(BIN)/stillhouse stack backup $(if $(FILE),"$(FILE)")
+
+restore: $(VENV)/ready
+	$(BIN)/stillhouse stack restore "$(or $(FILE),$(error restore needs FILE=..., one of .stillhouse/backups))"
 
 test: $(VENV)/ready
 	$(BIN)/python -m pytest -n 2 --dist worksteal

@@ -29,6 +29,9 @@ Examples:
   stillhouse compare champion challenger      two versions side by side
   stillhouse audit student@champion           where it came from, every link checked again
   stillhouse reproduce champion               make it again and compare, byte for byte
+  stillhouse gc --dry-run                     what nothing reaches, and what it would free
+  stillhouse backfill --from 2026-03-01 --to 2026-03-05
+                                              past nights, beside the live line
 """
 
 
@@ -238,13 +241,21 @@ def reject(workspace: Path, version: str | None, reason: str, actor: str | None)
 @cli.command()
 @click.option("--at", metavar="TIME", help='What was in production then, such as "2026-03-12 14:00" (night.timezone).')
 @click.option("-n", "--limit", metavar="N", type=click.IntRange(min=1), help="Show the last N entries alone.")
+@click.option(
+    "--model",
+    type=click.Choice(["student", "teacher"]),
+    default="student",
+    show_default=True,
+    help="Whose history: teachers are listed with what each started from and whom it taught.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
 @click.pass_obj
-def history(workspace: Path, at: str | None, limit: int | None, as_json: bool) -> None:
-    """Show what happened to the students, and who was champion, now or at a time."""
-    from stillhouse.cli.history import show_history
+def history(workspace: Path, at: str | None, limit: int | None, model: str, as_json: bool) -> None:
+    """Show what happened to the students, and who was champion, now or at a time; or the teachers."""
+    from stillhouse.cli.history import show_history, show_teachers
 
-    show_history(workspace, at=at, limit=limit, as_json=as_json)
+    show = show_teachers if model == "teacher" else show_history
+    show(workspace, at=at, limit=limit, as_json=as_json)
 
 
 @cli.command()
@@ -269,7 +280,7 @@ def compare(workspace: Path, first: str, second: str, as_json: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
 @click.pass_obj
 def audit(workspace: Path, what: str | None, data: str | None, require_signature: bool, as_json: bool) -> None:
-    """Check everything that a student came from: WHAT is student@champion, a version, or a package on disk.
+    """Check everything that WHAT came from: student@champion, a version, teacher@3, or a package on disk.
 
     Every link is named by its content's hash and checked again: verified, missing or altered. Exits with 1 unless
     all are verified.
@@ -296,6 +307,147 @@ def reproduce(workspace: Path, version: str, keep: Path | None, as_json: bool) -
     from stillhouse.cli.reproduce import show_reproduction
 
     sys.exit(show_reproduction(workspace, version, keep=keep.resolve() if keep else None, as_json=as_json))
+
+
+@cli.group()
+def stack() -> None:
+    """The servers and workers of one machine: PostgreSQL, MLflow, Prefect, and a worker for each pool."""
+
+
+@stack.command("up")
+@click.pass_obj
+def stack_up(workspace: Path) -> None:
+    """Start whatever does not run, and deploy the flows.
+
+    Ports: STILLHOUSE_MLFLOW_PORT, STILLHOUSE_PREFECT_PORT. A PostgreSQL of your own: STILLHOUSE_PGHOST, _PGPORT,
+    _PGUSER, _PGPASSWORD. Alerts: STILLHOUSE_ALERT_URLS. What was said once is kept.
+    """
+    from stillhouse.cli.stack import start_stack
+
+    start_stack(workspace)
+
+
+@stack.command("down")
+@click.pass_obj
+def stack_down(workspace: Path) -> None:
+    """Stop everything; what it keeps stays."""
+    from stillhouse.cli.stack import stop_stack
+
+    stop_stack(workspace)
+
+
+@stack.command("status")
+@click.pass_obj
+def stack_status(workspace: Path) -> None:
+    """Show how every program stands; exits with 1 unless all of them run."""
+    from stillhouse.cli.stack import show_stack
+
+    sys.exit(show_stack(workspace))
+
+
+@stack.command("backup")
+@click.argument("file", required=False, type=click.Path(path_type=Path, dir_okay=False, resolve_path=True))
+@click.pass_obj
+def stack_backup(workspace: Path, file: Path | None) -> None:
+    """Write databases, artifacts, DVC's remote, the nights' tags and secrets into FILE; the stack may be at work.
+
+    Without FILE it goes to .stillhouse/backups.
+    """
+    from stillhouse.cli.stack import back_up_stack
+
+    back_up_stack(workspace, file)
+
+
+@stack.command("restore")
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False, resolve_path=True))
+@click.pass_obj
+def stack_restore(workspace: Path, file: Path) -> None:
+    """Make the stack what the backup FILE holds; it must be down. What was there is kept beside it."""
+    from stillhouse.cli.stack import restore_stack
+
+    restore_stack(workspace, file)
+
+
+@cli.command("gc")
+@click.option("--dry-run", is_flag=True, help="Say what would be freed, and change nothing.")
+@click.option(
+    "--keep-nights",
+    metavar="N",
+    default=30,
+    show_default=True,
+    type=click.IntRange(min=1),
+    help="Closed nights that are kept whatever names them.",
+)
+@click.option(
+    "--remote/--no-remote",
+    "remote",
+    default=None,
+    help="Free in the default remote too (default: where it lies in the workspace).",
+)
+@click.option(
+    "--deleted",
+    is_flag=True,
+    help="Let go what the ledger alone names of versions that were deleted from the registry and never served.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
+@click.pass_obj
+def collect(
+    workspace: Path, dry_run: bool, keep_nights: int, remote: bool | None, deleted: bool, as_json: bool
+) -> None:
+    """Free what no registered version, ledger entry or kept night reaches, and nothing else.
+
+    Freed are content in DVC's cache and remote, tags of nights that were opened and left behind, and caches that can
+    be made again. Where it cannot be said what is reached, nothing is freed.
+    """
+    from stillhouse.cli.gc import collect_garbage
+
+    collect_garbage(
+        workspace, keep_nights=keep_nights, dry_run=dry_run, remote=remote, deleted=deleted, as_json=as_json
+    )
+
+
+@cli.command()
+@click.option("--from", "first", required=True, metavar="TIME", help="The first night, such as 2026-03-01T03:00.")
+@click.option("--to", "last", required=True, metavar="TIME", help="No night is later; a bare date means its whole day.")
+@click.option("--every", metavar="AGE", default="1d", show_default=True, help="From one night to the next.")
+@click.option(
+    "--source",
+    metavar="PATH|URL|shop",
+    help="Where interactions come from, in place of params.yaml's source.",
+)
+@click.option("--name", metavar="NAME", help="The backfill's name (default: its first and last night).")
+@click.option("--keep-going", is_flag=True, help="Go on after a night that was stopped by a known error.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
+@click.pass_obj
+def backfill(
+    workspace: Path,
+    first: str,
+    last: str,
+    every: str,
+    source: str | None,
+    name: str | None,
+    keep_going: bool,
+    as_json: bool,
+) -> None:
+    """Run past nights in order, in a workspace of their own, each seeing only its own past.
+
+    The live line stays as it is: champion, ledger, tags, previous/. A backfill that was killed goes on where it
+    stopped.
+    """
+    from stillhouse.cli.backfill import run_backfill
+
+    sys.exit(
+        run_backfill(
+            workspace,
+            first=first,
+            last=last,
+            every=every,
+            source=source,
+            name=name,
+            keep_going=keep_going,
+            as_json=as_json,
+        )
+    )
 
 
 def main() -> None:

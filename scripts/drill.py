@@ -1,0 +1,491 @@
+"""The drill: nights on a stack of their own with everything going wrong that can, and a table of what happened.
+
+    make drill                         fourteen nights on the built-in shop, tiny
+    python scripts/drill.py --nights 3 the short one, which CI runs
+
+A clone of this checkout gets a whole stack (PostgreSQL, MLflow, Prefect, workers) on free ports, a receiver of
+alerts, and a night for each day through the deployment that the schedule uses. Each step says beforehand what must
+come of it; the exit status is 1 unless everything did.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import http.server
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Any
+
+import psutil
+import yaml
+from rich.console import Console
+from rich.table import Table
+
+ROOT = Path(__file__).parents[1]
+BIN = Path(sys.executable).parent
+START = date(2026, 3, 2)
+
+#: What makes a night cheap. `--size default` takes params.yaml as it is.
+SMALL: dict[str, Any] = {
+    "source.shop.size": "tiny",
+    "validate.min_rows": 100,
+    "prepare.min_user_events": 2,
+    "prepare.min_item_events": 2,
+    "train_teacher.model": {"kind": "transformer", "width": 16, "blocks": 1, "heads": 1, "length": 20, "dropout": 0.1},
+    "train_teacher.training.epochs": 3,
+    "train_teacher.training.warm_epochs": 2,
+    "train_student.training.epochs": 2,
+    "train_student.training.warm_epochs": 1,
+    "students": {
+        "small": {"model": {"kind": "transformer", "width": 8, "blocks": 1, "heads": 1, "length": 20, "dropout": 0.1}}
+    },
+    "check_teacher.min_over_popularity": 0.0,
+    "check_teacher.max_drop": 1.0,
+    "check_teacher.min_coverage": 0.0,
+    "evaluate.latency_requests": 20,
+    "gate.min_over_popularity": 0.0,
+    "gate.min_ndcg_at_10": 0.0,
+    "gate.min_users": 5,
+    "gate.margin": 0.9,
+    "gate.reference_margin": 0.9,
+    "gate.slices.margin": 0.9,
+    "gate.resamples": 200,
+    "gate.max_p99_ms": 1000.0,
+}
+
+#: A type of event that is not listed is a bad row: far more of them than admit.max_quarantined bears.
+BAD_DATA = {"event_weights": {"view": 0.4}}
+
+#: A student that can hardly learn, before a gate that concedes nothing.
+WORSE = {
+    "students": {
+        "small": {"model": {"kind": "transformer", "width": 2, "blocks": 1, "heads": 1, "length": 20, "dropout": 0.9}}
+    },
+    "gate.margin": 0.0,
+    "gate.against_champion": "superiority",
+}
+
+
+@dataclass
+class Step:
+    """One thing that was tried: what had to come of it, and what came."""
+
+    night: str
+    what: str
+    expected: str
+    happened: str = "-"
+    seconds: float = 0.0
+
+    @property
+    def held(self) -> bool:
+        """Whether it came as it had to."""
+        return self.expected == self.happened
+
+
+@dataclass
+class Drill:
+    """A clone with a stack of its own."""
+
+    root: Path
+    environment: dict[str, str] = field(default_factory=dict)
+    alerts: list[dict[str, Any]] = field(default_factory=list)
+    steps: list[Step] = field(default_factory=list)
+
+    def command(self, *words: str, code: int | None = 0, **extra: str) -> subprocess.CompletedProcess[str]:
+        """Run ``stillhouse`` in the clone."""
+        done = subprocess.run(
+            [str(BIN / "stillhouse"), *words],
+            cwd=self.root,
+            env={**self.environment, **extra},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if code is not None and done.returncode != code:
+            raise RuntimeError(f"stillhouse {' '.join(words)}: exit {done.returncode}\n{done.stdout}\n{done.stderr}")
+        return done
+
+    def python(self, code: str) -> Any:
+        """Run code in the clone and return the JSON that it prints."""
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            cwd=self.root,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode:
+            raise RuntimeError(done.stderr)
+        return json.loads(done.stdout.splitlines()[-1])
+
+    def set(self, values: dict[str, Any]) -> None:
+        """Change settings in params.yaml."""
+        path = self.root / "params.yaml"
+        document = yaml.safe_load(path.read_text())
+        for dotted, value in values.items():
+            *parents, last = dotted.split(".")
+            section = document
+            for key in parents:
+                section = section[key]
+            section[last] = value
+        path.write_text(yaml.safe_dump(document, sort_keys=False))
+
+    @contextlib.contextmanager
+    def settings(self, values: dict[str, Any]) -> Iterator[None]:
+        """Change settings for a while."""
+        path = self.root / "params.yaml"
+        before = path.read_text()
+        self.set(values)
+        try:
+            yield
+        finally:
+            path.write_text(before)
+
+    def history(self) -> dict[str, Any]:
+        """Return what the ledger adds up to."""
+        return dict(json.loads(self.command("history", "--json").stdout))
+
+    def champion(self) -> int | None:
+        """Return the champion's version."""
+        champion = self.history()["champion"]
+        return champion and int(champion["version"])
+
+    def night(self, day: str, meanwhile: Callable[[], None] = lambda: None) -> str:
+        """Start the scheduled night of ``day``, let something happen meanwhile, and return how its run ended."""
+        code = (
+            "import json\nfrom prefect.deployments import run_deployment\n"
+            f"run = run_deployment('scheduled/nightly', parameters={{'as_of': {day!r}}}, timeout=0)\n"
+            "print(json.dumps(str(run.id)))\n"
+        )
+        run = self.python(code)
+        meanwhile()
+        return str(self.state(run, 900))
+
+    def state(self, run: str, patience: float) -> str:
+        """Wait until a flow run has ended and return its state's name."""
+        code = (
+            "import json, sys, time\nfrom uuid import UUID\n"
+            "from prefect.client.orchestration import get_client\n"
+            f"until = time.monotonic() + {patience}\n"
+            "with get_client(sync_client=True) as client:\n"
+            "    while True:\n"
+            f"        state = client.read_flow_run(UUID({run!r})).state\n"
+            "        if state.is_final() or time.monotonic() > until:\n"
+            "            break\n"
+            "        time.sleep(1)\n"
+            "print(json.dumps(state.name))\n"
+        )
+        return str(self.python(code))
+
+    def run_named(self, name: str) -> tuple[str, str] | None:
+        """Return id and state of the first flow run of that name, if there is one."""
+        code = (
+            "import json\nfrom prefect.client.orchestration import get_client\n"
+            "with get_client(sync_client=True) as client:\n"
+            f"    runs = sorted((r for r in client.read_flow_runs() if r.name == {name!r}), key=lambda r: r.created)\n"
+            "print(json.dumps([[str(r.id), r.state_name] for r in runs[:1]]))\n"
+        )
+        found = self.python(code)
+        return (found[0][0], found[0][1]) if found else None
+
+    @contextlib.contextmanager
+    def step(self, night: str, what: str, expected: str) -> Iterator[Step]:
+        """Try something; what it came to is told at once, and in the table."""
+        one = Step(night, what, expected)
+        started = time.monotonic()
+        try:
+            yield one
+        except Exception as error:  # the table tells it, and the drill goes on
+            one.happened = f"{type(error).__name__}: {' '.join(str(error).split())[-300:]}"
+        one.seconds = time.monotonic() - started
+        self.steps.append(one)
+        print(
+            f"{'held' if one.held else 'NOT HELD':9} {night}  {what}: {one.happened}  ({one.seconds:.0f} s)", flush=True
+        )
+
+    def alerted(self, words: str, since: int, patience: float = 90.0) -> bool:
+        """Say whether an alert with ``words`` has come since."""
+        until = time.monotonic() + patience
+        while time.monotonic() < until:
+            if any(words in json.dumps(one) for one in self.alerts[since:]):
+                return True
+            time.sleep(0.5)
+        return False
+
+
+def ordinary(drill: Drill, day: str) -> None:
+    """A night on which nothing happens."""
+    with drill.step(day, "an ordinary night", "Completed, its student promoted") as step:
+        before = drill.champion()
+        ended = drill.night(day)
+        moved = drill.champion() != before
+        step.happened = f"{ended}, {'its student promoted' if moved else 'nothing promoted'}"
+
+
+def bad_data(drill: Drill, day: str) -> None:
+    """A night whose rows are mostly bad."""
+    with drill.step(day, "bad data", "Failed, champion unmoved, alert sent") as step, drill.settings(BAD_DATA):
+        before, since = drill.champion(), len(drill.alerts)
+        ended = drill.night(day)
+        step.happened = f"{ended}, {_unmoved(drill, before)}, {_alert(drill, 'quarantine', since)}"
+
+
+def worse_student(drill: Drill, day: str) -> None:
+    """A night whose student is worse than the champion."""
+    with drill.step(day, "a worse student", "Completed, refused, champion unmoved, alert sent") as step:
+        before, since = drill.champion(), len(drill.alerts)
+        with drill.settings(WORSE):
+            ended = drill.night(day)
+        last = drill.history()["entries"][-1]
+        step.happened = (
+            f"{ended}, {'refused' if last['kind'] == 'refused' else last['kind']}, {_unmoved(drill, before)}, "
+            f"{_alert(drill, 'gate', since)}"
+        )
+
+
+def killed_worker(drill: Drill, day: str) -> None:
+    """A night whose GPU worker dies with the stage that it performs."""
+    expected = "the stage's run Crashed within 2 minutes, the night Completed, its student promoted"
+    with drill.step(day, "the GPU worker and its stage killed", expected) as step:
+        before, name = drill.champion(), f"{day}: train_teacher"
+        times: dict[str, float] = {}
+        states: list[str] = []
+
+        def kill() -> None:
+            until = time.monotonic() + 300
+            while (found := drill.run_named(name)) is None or found[1] not in ("Running", "Completed"):
+                if time.monotonic() > until:
+                    return
+                time.sleep(0.2)
+            _kill_worker(drill, "gpu")
+            times["killed"] = time.monotonic()
+            states.append(drill.state(found[0], 180))
+            times["ended"] = time.monotonic()
+
+        ended = drill.night(day, kill)
+        after = times.get("ended", 1e9) - times.get("killed", 0.0)
+        crashed = f"the stage's run {states[0] if states else 'never seen'}"
+        within = "within 2 minutes" if after < 120 else f"after {after:.0f} s"
+        moved = "its student promoted" if drill.champion() != before else "nothing promoted"
+        step.happened = f"{crashed} {within}, the night {ended}, {moved}"
+
+
+def awaiting(drill: Drill, day: str) -> None:
+    """A night whose student waits for a person, who approves it, and then thinks better of it."""
+    with drill.step(day, "gate.mode: approve", "Completed, awaiting, champion unmoved") as step:
+        before = drill.champion()
+        with drill.settings({"gate.mode": "approve"}):
+            ended = drill.night(day)
+        waiting = drill.history()["awaiting"]
+        step.happened = f"{ended}, {'awaiting' if waiting else 'nobody waits'}, {_unmoved(drill, before)}"
+    with drill.step(day, "stillhouse approve", "the one that waited is champion") as step:
+        drill.command("approve", "--reason", "the drill", "--actor", "drill")
+        step.happened = "the one that waited is champion" if drill.champion() == waiting else "another is champion"
+    with drill.step(day, "stillhouse rollback", "the champion before is back") as step:
+        drill.command("rollback", "--reason", "the drill", "--actor", "drill")
+        step.happened = "the champion before is back" if drill.champion() == before else "it is not"
+
+
+def tampered(drill: Drill, day: str) -> None:
+    """An entry of the ledger edited by somebody with access to the registry, found, and put back."""
+    with drill.step(day, "audit of the champion", "every link verified") as step:
+        done = drill.command("audit", "student@champion", code=None)
+        step.happened = "every link verified" if done.returncode == 0 else done.stdout[-300:]
+    number = drill.history()["entries"][0]["number"]
+    with drill.step(day, "a ledger entry edited", "audit, run and promote refuse and name it") as step:
+        before = _edit_entry(drill, number, None)
+        try:
+            tries = (["audit", "student@champion"], ["run", "--as-of", day, "--force"], ["rollback"])
+            refused = [drill.command(*words, code=None) for words in tries]
+            named = [one.returncode != 0 and f"{number}" in one.stdout + one.stderr for one in refused]
+            step.happened = "audit, run and promote refuse and name it" if all(named) else f"{named}"
+        finally:
+            _edit_entry(drill, number, before)
+    with drill.step(day, "the entry put back", "every link verified") as step:
+        done = drill.command("audit", "student@champion", code=None)
+        step.happened = "every link verified" if done.returncode == 0 else done.stdout[-300:]
+
+
+def nothing_new(drill: Drill, day: str) -> None:
+    """The same night once more."""
+    with drill.step(day, "the same night again", "Completed, no new entry in the ledger") as step:
+        before = len(drill.history()["entries"])
+        ended = drill.night(day)
+        same = len(drill.history()["entries"]) == before
+        step.happened = f"{ended}, {'no new entry in the ledger' if same else 'new entries'}"
+
+
+#: What happens on which night.
+LONG = {3: bad_data, 5: worse_student, 7: killed_worker, 9: awaiting, 13: tampered}
+SHORT = {1: killed_worker, 2: awaiting, 3: bad_data}
+
+
+def _unmoved(drill: Drill, before: int | None) -> str:
+    return "champion unmoved" if drill.champion() == before else "champion moved"
+
+
+def _alert(drill: Drill, words: str, since: int) -> str:
+    return "alert sent" if drill.alerted(words, since) else "no alert"
+
+
+def _kill_worker(drill: Drill, pool: str) -> None:
+    """Kill the pool's worker, its flow runs and their stages at one blow."""
+    words = ["worker", "start", "--pool", pool]
+    for process in psutil.process_iter(["cmdline", "environ"]):
+        with contextlib.suppress(psutil.Error):
+            line = process.info["cmdline"] or []
+            mine = str(drill.root) in (process.info["environ"] or {}).get("STILLHOUSE_WORKSPACE", "")
+            if mine and any(line[at : at + 4] == words for at in range(len(line))):
+                family = [process, *process.children(recursive=True)]
+                for one in family:
+                    with contextlib.suppress(psutil.NoSuchProcess):
+                        one.send_signal(signal.SIGKILL)
+
+
+def _edit_entry(drill: Drill, number: int, text: str | None) -> str:
+    """Change the reason in an entry (``None``), or put ``text`` in its place; return what stood there."""
+    code = (
+        "import json, pathlib\n"
+        "from stillhouse.tracking.store import connect\n"
+        "client = connect(pathlib.Path.cwd()).client\n"
+        f"version = client.get_model_version('student-ledger', '{number}')\n"
+        "key = next(k for k, v in sorted(version.tags.items()) if '\"kind\"' in v or 'reason' in v)\n"
+        "before = version.tags[key]\n"
+        f"given = {text!r}\n"
+        "now = before.replace('gate', 'GATE', 1) if given is None else given\n"
+        f"client.set_model_version_tag('student-ledger', '{number}', key, now)\n"
+        "print(json.dumps(before))\n"
+    )
+    return str(drill.python(code))
+
+
+def _clone(place: Path, size: str) -> Drill:
+    subprocess.run(["git", "clone", "-q", "--no-tags", str(ROOT), str(place)], check=True)
+    kept = {
+        key: value for key, value in os.environ.items() if not key.startswith(("PREFECT_", "MLFLOW_", "STILLHOUSE_"))
+    }
+    drill = Drill(
+        place.resolve(),
+        {
+            **kept,
+            "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
+            "PYTHONPATH": f"{place / 'src'}{os.pathsep}{place}",
+            "STILLHOUSE_WORKSPACE": str(place.resolve()),
+        },
+    )
+    if size == "tiny":
+        drill.set(SMALL)
+    return drill
+
+
+@contextlib.contextmanager
+def _receiver(drill: Drill) -> Iterator[str]:
+    """Listen for alerts; yields the URL that Apprise is to send them to."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            drill.alerts.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+            """Say nothing."""
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"json://127.0.0.1:{server.server_address[1]}/alerts"
+    finally:
+        server.shutdown()
+
+
+@contextlib.contextmanager
+def _stack(drill: Drill, alerts: str) -> Iterator[None]:
+    ports = {f"STILLHOUSE_{name}_PORT": str(_free_port()) for name in ("MLFLOW", "PREFECT")}
+    try:
+        drill.command("stack", "up", STILLHOUSE_ALERT_URLS=alerts, **ports)
+        listed = subprocess.run(
+            ["sh", "-c", ". .stillhouse/stack/env && env -0"],
+            cwd=drill.root,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        wanted = ("MLFLOW_", "PREFECT_")
+        pairs = (line.split("=", 1) for line in listed.stdout.split("\0") if line.startswith(wanted))
+        drill.environment.update(dict(pairs))
+        yield
+    finally:
+        drill.command("stack", "down", code=None)
+
+
+def _free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+def main() -> int:
+    """Perform the drill, print its table, and return 0 where everything came as it had to."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--nights", type=int, default=14)
+    parser.add_argument("--size", choices=("tiny", "default"), default="tiny", help="of the shop and the models")
+    parser.add_argument("--keep", type=Path, help="make the clone here and keep it")
+    parser.add_argument("--json", type=Path, help="write the table here too")
+    given = parser.parse_args()
+    place = given.keep or Path(tempfile.mkdtemp(prefix="stillhouse-drill-")) / "workspace"
+    drill = _clone(place, given.size)
+    started = time.monotonic()
+    try:
+        with _receiver(drill) as alerts, _stack(drill, alerts):
+            plan = LONG if given.nights > len(SHORT) else SHORT
+            for number in range(1, given.nights + 1):
+                day = str(START + timedelta(days=number - 1))
+                happens = plan.get(number, ordinary)
+                if happens is tampered:
+                    ordinary(drill, day)
+                happens(drill, day)
+                if happens is bad_data and number < given.nights:
+                    continue
+            if plan is SHORT:
+                tampered(drill, str(START + timedelta(days=1)))
+            nothing_new(drill, str(START + timedelta(days=given.nights - (2 if plan is SHORT else 1))))
+    finally:
+        if given.keep is None:
+            shutil.rmtree(place.parent, ignore_errors=True)
+    return _told(drill, time.monotonic() - started, given.json)
+
+
+def _told(drill: Drill, seconds: float, target: Path | None) -> int:
+    table = Table(title="The drill", show_lines=True)
+    for name in ("night", "what", "expected", "happened", "s", ""):
+        table.add_column(name, justify="right" if name == "s" else "left")
+    for step in drill.steps:
+        table.add_row(
+            *(step.night, step.what, step.expected, step.happened),
+            *(f"{step.seconds:.0f}", "held" if step.held else "NOT HELD"),
+        )
+    Console(width=150).print(table)
+    missed = [step for step in drill.steps if not step.held]
+    print(f"{len(drill.steps) - len(missed)} of {len(drill.steps)} held, {seconds:.0f} s")
+    if target is not None:
+        target.write_text(json.dumps([step.__dict__ | {"held": step.held} for step in drill.steps], indent=1))
+    return 1 if missed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
