@@ -1,5 +1,5 @@
 # Two commands: `make run` and `make test`. Each makes the environment first where it is missing.
-.PHONY: run test quick check bench deps names requirements stack stack-down backup restore
+.PHONY: run test quick check bench drill deps names requirements stack stack-down backup restore
 
 PYTHON ?= python3.11
 VENV ?= .venv
@@ -24,10 +24,15 @@ restore: $(VENV)/ready
 	$(BIN)/stillhouse stack restore "$(or $(FILE),$(error restore needs FILE=..., one of .stillhouse/backups))"
 
 test: $(VENV)/ready
-	$(BIN)/python -m pytest -n 2 --dist worksteal
+	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not drill"
+
+# Fourteen nights on a stack of their own, and every death that a night may meet: about three quarters of an hour.
+drill: $(VENV)/ready
+	$(BIN)/python scripts/drill.py
+	$(BIN)/python -m pytest -m drill
 
 quick: $(VENV)/ready
-	$(BIN)/python -m pytest -n 2 -m "not slow and not services"
+	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not slow and not services and not drill"
 
 check: $(VENV)/ready
 	$(BIN)/ruff check .

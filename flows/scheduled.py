@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 
 from prefect import flow, get_run_logger, runtime
@@ -22,6 +22,9 @@ from tasks.worksite import workspace_of_worker
 from tasks.workspace import exclusive
 
 __all__ = ["scheduled"]
+
+#: How far back the first night that a person starts may have been due.
+_BACK = timedelta(days=31)
 
 #: What a night may end with and yet have been seen to: waiting would not change it.
 _VERDICTS = (DataError, TrainingError)
@@ -68,7 +71,7 @@ def _due(root: Path) -> list[datetime | None]:
     by_schedule = _by_schedule()
     if through is None:
         # The first scheduled night of this workspace; nobody has missed the ones before it.
-        return [until if by_schedule else None]
+        return [until] if by_schedule else [*due_times(schedules_of(), until - _BACK, until)[-1:]] or [None]
     last = last_closed(root)
     after = max(through, datetime.fromisoformat(last.as_of)) if last else through
     times = due_times(schedules_of(), after, until)

@@ -28,7 +28,7 @@ from workspaces import BIN, ROOT
 from stillhouse.errors import ParamsError
 from tasks import automations
 
-pytestmark = [pytest.mark.slow, pytest.mark.services]
+pytestmark = [pytest.mark.slow, pytest.mark.services, pytest.mark.xdist_group("alerts")]
 
 SECRET = "s3cret-of-the-webhook"
 
@@ -234,6 +234,7 @@ def test_an_alert_without_a_target_fails_with_one_line(station):
     assert "STILLHOUSE_ALERT_URLS must hold an Apprise URL" in send(station, STILLHOUSE_ALERT_URLS=" ")
 
 
+@pytest.mark.drill  # two minutes of waiting; the drill of three nights, which CI runs, meets the same death
 def test_a_run_that_died_with_its_worker_crashes_within_two_minutes_and_frees_its_slot(station):
     dead = station.dead
     assert dead.held == []

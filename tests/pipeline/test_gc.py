@@ -78,7 +78,7 @@ def litter(workspace):
 
 
 def leave_a_night_behind(workspace, as_of="2026-03-04"):
-    """Open a night, perform its first stages, and put the workspace back to the night before."""
+    """Open a night, perform its first stage, and put the workspace back to the night before."""
     before = {name: (workspace.root / name).read_bytes() for name in OWN}
     opened = workspace.python(
         "from pathlib import Path\n"
@@ -87,7 +87,7 @@ def leave_a_night_behind(workspace, as_of="2026-03-04"):
         f"print(open_night(Path.cwd(), plan_night(Request(Path.cwd(), as_of={as_of!r}))).id)\n"
     )
     assert opened.returncode == 0, opened.stderr
-    done = workspace.dvc("repro", "validate")
+    done = workspace.dvc("repro", "ingest")
     assert done.returncode == 0, done.stderr
     assert workspace.dvc("push", "--run-cache").returncode == 0
     for name, data in before.items():
@@ -114,7 +114,7 @@ def test_junk_and_an_abandoned_night_go_and_an_audit_verifies_everything_from_th
     counts = {one["place"]: (one["count"], one["bytes"]) for one in told["freed"]}
     assert counts["cache"][0] > len(JUNK)
     assert counts["remote"][0] > len(JUNK)
-    assert counts["run cache"][0] == counts["remote run cache"][0] == 2  # ingest and validate
+    assert counts["run cache"][0] == counts["remote run cache"][0] == 1  # of ingest
     assert counts["workspace"] == (5, 42)
     state = two_nights.root / ".stillhouse"
     assert sorted(path.name for path in (state / "compared").iterdir()) == ["fresh"]

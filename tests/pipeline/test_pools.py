@@ -1,0 +1,149 @@
+"""A night over two workers in two clones that share nothing but DVC's remote and the servers."""
+
+import json
+import subprocess
+import sys
+
+import boto3
+import pytest
+from moto.server import ThreadedMotoServer
+from pools import Pools, free_port, mlflow_server, wait_for
+from workspaces import TINY, make_workspace
+
+from stillhouse.lineage.record import BY_NATURE
+
+pytestmark = [pytest.mark.slow, pytest.mark.services, pytest.mark.xdist_group("pools"), pytest.mark.timeout(900)]
+
+#: Keys of a store that exists for this test alone.
+S3 = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_DEFAULT_REGION": "us-east-1"}
+
+
+@pytest.fixture(scope="module")
+def bucket():
+    """An S3 store (moto's server) with one empty bucket: its address."""
+    port = free_port()
+    server = ThreadedMotoServer("127.0.0.1", port)
+    server.start()
+    address = f"http://127.0.0.1:{port}"
+    keys = {"aws_access_key_id": "test", "aws_secret_access_key": "test", "region_name": "us-east-1"}
+    boto3.client("s3", endpoint_url=address, **keys).create_bucket(Bucket="stillhouse")
+    yield address
+    server.stop()
+
+
+@pytest.fixture(scope="module")
+def pools(tmp_path_factory, prefect_server):
+    folder = tmp_path_factory.mktemp("pools")
+    tracking = mlflow_server(folder / "mlflow").start()
+    one = Pools(make_workspace(folder / "workspace", TINY), folder, prefect_server, tracking.url, S3)
+    try:
+        one.deploy()
+        for pool in ("cpu", "gpu"):
+            one.start_worker(pool, one.clone(pool))
+        yield one
+    finally:
+        one.stop()
+        tracking.kill()
+
+
+def _outputs(lock):
+    """Every deterministic output, by path: what it hashes to."""
+    natural = ("runs/", "timings/", "reports/data_docs")
+    return {
+        out["path"]: out["md5"]
+        for stage in lock.values()
+        for out in stage["outs"]
+        if not out["path"].startswith(natural)
+    }
+
+
+def test_a_night_over_two_clones_makes_the_embedded_nights_bytes(pools, template):
+    done = pools.run("run")
+    assert "small (version 1) promoted" in done.stdout
+    assert _outputs(pools.workspace.lock()) == _outputs(template.lock())
+    assert {"run", "timings", "data_docs"} <= set(BY_NATURE), "what is left out above is what differs by nature"
+    heavy = {name for name, stage in _pools_of(pools).items() if stage == "gpu"}
+    assert heavy == {"train_teacher", "check_teacher", "export_soft_targets", "train_student@small"}
+    for name in ("cpu", "gpu"):
+        site = pools.folder / name / ".stillhouse" / "sites" / "2026-03-02"
+        assert (site / "models" / "teacher").exists() == (name == "gpu"), "each clone made its own and no more"
+
+
+def _pools_of(pools):
+    """Stage → the pool that its run was on, as the Prefect server has it."""
+    code = (
+        "import json\n"
+        "from prefect.client.orchestration import get_client\n"
+        "with get_client(sync_client=True) as client:\n"
+        "    runs = [run for run in client.read_flow_runs() if run.work_pool_name in ('cpu', 'gpu')]\n"
+        "    print(json.dumps({run.name.partition(': ')[2]: run.work_pool_name for run in runs}))\n"
+    )
+    return json.loads(pools.python(code))
+
+
+def test_the_next_night_goes_through_s3(pools, second, bucket):
+    for clone in (pools.workspace.root, pools.folder / "cpu", pools.folder / "gpu"):
+        for option in (["url", "s3://stillhouse/nights"], ["endpointurl", bucket]):
+            subprocess.run(
+                ["dvc", "remote", "modify", "--local", "local", *option],
+                cwd=clone,
+                env=pools.environment(clone),
+                check=True,
+                capture_output=True,
+            )
+    pools.run("run", "--as-of", "2026-03-03")
+    assert _outputs(pools.workspace.lock()) == _outputs(second.workspace.lock())
+    keys = {"aws_access_key_id": "test", "aws_secret_access_key": "test", "region_name": "us-east-1"}
+    found = boto3.client("s3", endpoint_url=bucket, **keys).list_objects_v2(Bucket="stillhouse")
+    names = [one["Key"] for one in found["Contents"]]
+    assert any(name.startswith("nights/files/md5/") for name in names)
+    assert any(name.startswith("nights/stillhouse/nights/2026-03-03/open-") for name in names)
+    audited = pools.run("audit", "student@champion", "--json")
+    assert json.loads(audited.stdout)["state"] == "verified"
+
+
+def test_a_worker_of_other_code_is_refused_in_one_line(pools):
+    changed = pools.folder / "cpu" / "tasks" / "order.py"
+    before = changed.read_text()
+    changed.write_text(before + "\n# not the night's\n")
+    try:
+        done = pools.run("run", "--as-of", "2026-03-04", code=2)
+    finally:
+        changed.write_text(before)
+    assert "a worker must run the night's own code" in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 2, done.stderr
+
+
+def test_a_pool_without_a_worker_is_one_line_and_not_a_wait_for_ever(pools):
+    pools.workers.pop("cpu").kill()
+    code = (
+        "import sys\n"
+        "from dataclasses import replace\n"
+        "import tasks.policy as policy\n"
+        "for name, one in policy._POLICIES.items():\n"
+        "    policy._POLICIES[name] = replace(one, pickup_seconds=3.0)\n"
+        "sys.argv = ['stillhouse', 'run', '--as-of', '2026-03-04']\n"
+        "from stillhouse.cli.main import main\n"
+        "main()\n"
+    )
+    done = subprocess.Popen(
+        [sys.executable, "-c", code],
+        cwd=pools.workspace.root,
+        env={**pools.environment(pools.workspace.root), "STILLHOUSE_POOLS": "1"},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    _, said = done.communicate(timeout=300)
+    assert done.returncode == 2
+    assert "pool cpu must have a worker, found none at work" in said
+    states = wait_for(lambda: _cancelled(pools), "the stage that nobody took is given up")
+    assert states
+
+
+def _cancelled(pools):
+    code = (
+        "from prefect.client.orchestration import get_client\n"
+        "with get_client(sync_client=True) as client:\n"
+        "    print([run.name for run in client.read_flow_runs() if run.state_name in ('Cancelling', 'Cancelled')])\n"
+    )
+    return "2026-03-04: ingest" in pools.python(code)
