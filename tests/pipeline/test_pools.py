@@ -7,7 +7,7 @@ import sys
 import boto3
 import pytest
 from moto.server import ThreadedMotoServer
-from pools import Pools, free_port, mlflow_server, wait_for
+from pools import Pools, free_port, kill_tree, mlflow_server, wait_for
 from workspaces import TINY, make_workspace
 
 from stillhouse.lineage.record import BY_NATURE
@@ -115,7 +115,9 @@ def test_a_worker_of_other_code_is_refused_in_one_line(pools):
 
 
 def test_a_pool_without_a_worker_is_one_line_and_not_a_wait_for_ever(pools):
-    pools.workers.pop("cpu").kill()
+    worker = pools.workers.pop("cpu")
+    kill_tree(worker.pid)
+    worker.wait()
     code = (
         "import sys\n"
         "from dataclasses import replace\n"
