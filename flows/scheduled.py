@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-from datetime import datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 
 from prefect import flow, get_run_logger, runtime
+from prefect.client.orchestration import get_client
 
 from flows.nightly import nightly
 from stillhouse.errors import DataError, StillhouseError, TrainingError
@@ -14,17 +15,13 @@ from tasks.champion import repair
 from tasks.events import tell_stopped
 from tasks.graph import hush
 from tasks.mending import mend
-from tasks.night import last_closed
 from tasks.plan import Request, plan_night
-from tasks.schedule import due_times, handled, handled_through, schedules_of
+from tasks.schedule import handled, nights_due, schedules_of
 from tasks.versions import require_workspace
 from tasks.worksite import workspace_of_worker
 from tasks.workspace import exclusive
 
 __all__ = ["scheduled"]
-
-#: How far back the first night that a person starts may have been due.
-_BACK = timedelta(days=31)
 
 #: What a night may end with and yet have been seen to: waiting would not change it.
 _VERDICTS = (DataError, TrainingError)
@@ -65,24 +62,9 @@ def scheduled(as_of: str | None = None, source: str | None = None, force: bool =
 
 
 def _due(root: Path) -> list[datetime | None]:
-    """Return the times of the nights that are due; ``[None]``: a person started this run between two of them."""
-    until: datetime = runtime.flow_run.scheduled_start_time
-    through = handled_through(root)
-    by_schedule = _by_schedule()
-    if through is None:
-        # The first scheduled night of this workspace; nobody has missed the ones before it.
-        return [until] if by_schedule else [*due_times(schedules_of(), until - _BACK, until)[-1:]] or [None]
-    last = last_closed(root)
-    after = max(through, datetime.fromisoformat(last.as_of)) if last else through
-    times = due_times(schedules_of(), after, until)
-    return list(times) if times or by_schedule else [None]
-
-
-def _by_schedule() -> bool:
-    from prefect.client.orchestration import get_client
-
     with get_client(sync_client=True) as client:
-        return bool(client.read_flow_run(runtime.flow_run.id).auto_scheduled)
+        by_schedule = bool(client.read_flow_run(runtime.flow_run.id).auto_scheduled)
+    return nights_due(root, schedules_of(), runtime.flow_run.scheduled_start_time, by_schedule=by_schedule)
 
 
 def _perform(request: Request) -> None:

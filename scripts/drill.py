@@ -321,12 +321,13 @@ def tampered(drill: Drill, day: str) -> None:
 
 
 def nothing_new(drill: Drill, day: str) -> None:
-    """The same night once more."""
-    with drill.step(day, "the same night again", "Completed, no new entry in the ledger") as step:
+    """The same night once more, twice at once."""
+    with drill.step(day, "the same night again, twice at once", "Cancelled and Completed, ledger unmoved") as step:
         before = len(drill.history()["entries"])
-        ended = drill.night(day)
+        other: list[str] = []
+        first = drill.night(day, lambda: other.append(drill.night(day)))
         same = len(drill.history()["entries"]) == before
-        step.happened = f"{ended}, {'no new entry in the ledger' if same else 'new entries'}"
+        step.happened = f"{' and '.join(sorted([first, *other]))}, {'ledger unmoved' if same else 'new entries'}"
 
 
 #: What happens on which night.

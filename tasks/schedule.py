@@ -14,13 +14,17 @@ from prefect.server.schemas.schedules import CronSchedule
 
 from stillhouse.data.files import read_json, write_json
 from stillhouse.runner.stage import STATE
+from tasks.night import last_closed
 
-__all__ = ["NIGHTLY", "due_times", "handled", "handled_through", "schedules_of"]
+__all__ = ["NIGHTLY", "due_times", "handled", "handled_through", "nights_due", "schedules_of"]
 
 #: The deployment of the scheduled night, as prefect.yaml names it.
 NIGHTLY = "scheduled/nightly"
 
 _RECORD = "scheduled.json"
+
+#: How far back the first night that a person starts may have been due.
+_BACK = timedelta(days=31)
 
 #: Most nights that are caught up in one run: more than that is a backfill.
 _MOST = 31
@@ -60,6 +64,30 @@ def due_times(schedules: Sequence[CronSchedule], after: datetime, until: datetim
         return sorted(moment for moment in found if after < moment <= until)
 
     return asyncio.run(listed())[-_MOST:]
+
+
+def nights_due(
+    root: Path, schedules: Sequence[CronSchedule], until: datetime, *, by_schedule: bool
+) -> list[datetime | None]:
+    """Return the times of the nights that a run has to perform, oldest first.
+
+    Args:
+        root: the workspace, which knows what was seen to.
+        schedules: of the deployment.
+        until: the time that the run was scheduled for.
+        by_schedule: the schedule made the run; otherwise a person did.
+
+    Returns:
+        Every time since the last night that was seen to; at first the run's own, or for a person the last one that was
+        due. ``[None]``: a person started it between two of them. Empty: the schedule did, and another run was before.
+    """
+    through = handled_through(root)
+    if through is None:
+        return [until] if by_schedule else [*due_times(schedules, until - _BACK, until)[-1:]] or [None]
+    last = last_closed(root)
+    after = max(through, datetime.fromisoformat(last.as_of)) if last else through
+    times = due_times(schedules, after, until)
+    return list(times) if times or by_schedule else [None]
 
 
 def handled_through(root: Path) -> datetime | None:

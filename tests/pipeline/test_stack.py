@@ -200,6 +200,19 @@ def test_who_read_the_env_file_is_let_in(stack):
     assert stack.prefect("flow_runs/filter", {})[0] == 200
 
 
+def test_the_schedule_yields_runs_of_the_night_on_its_pool(stack):
+    status, pools = stack.prefect("work_pools/filter", {})
+    assert status == 200
+    assert {pool["name"]: pool["concurrency_limit"] for pool in pools}.items() >= {"night": None, "gpu": 1}.items()
+    wanted = {"flow_runs": {"state": {"type": {"any_": ["SCHEDULED"]}}}, "flows": {"name": {"any_": ["scheduled"]}}}
+    until = time.monotonic() + 60
+    while not (runs := stack.prefect("flow_runs/filter", wanted)[1]):
+        assert time.monotonic() < until, "no run was made of the schedule"
+        time.sleep(1)
+    assert all(run["auto_scheduled"] and run["work_pool_name"] == "night" for run in runs)
+    assert {run["expected_start_time"][11:16] for run in runs} == {"03:00"}
+
+
 def test_the_database_wants_a_password(stack):
     for user in ("postgres", "mlflow", "prefect"):
         with pytest.raises(psycopg.OperationalError, match="password"):
