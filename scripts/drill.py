@@ -183,11 +183,14 @@ class Drill:
             f"until = time.monotonic() + {patience}\n"
             "with get_client(sync_client=True) as client:\n"
             "    while True:\n"
-            f"        state = client.read_flow_run(UUID({run!r})).state\n"
-            "        if state.is_final() or time.monotonic() > until:\n"
+            "        try:\n"
+            f"            state = client.read_flow_run(UUID({run!r})).state\n"
+            "        except Exception:\n"
+            "            state = None\n"
+            "        if state is not None and state.is_final() or time.monotonic() > until:\n"
             "            break\n"
             "        time.sleep(1)\n"
-            "print(json.dumps(state.name))\n"
+            "print(json.dumps(state.name if state is not None else 'nobody knows'))\n"
         )
         return str(self.python(code))
 
@@ -320,6 +323,32 @@ def tampered(drill: Drill, day: str) -> None:
         step.happened = "every link verified" if done.returncode == 0 else done.stdout[-300:]
 
 
+def lost(program: str) -> Callable[[Drill, str], None]:
+    """Return what kills one of the stack's servers in the middle of a night."""
+
+    def happens(drill: Drill, day: str) -> None:
+        expected = "Completed at the latest at the second attempt, its student promoted"
+        with drill.step(day, f"{program} killed in mid-night", expected) as step:
+            before = drill.champion()
+
+            def kill() -> None:
+                until = time.monotonic() + 300
+                while (found := drill.run_named(f"{day}: train_teacher")) is None or found[1] != "Running":
+                    if time.monotonic() > until:
+                        raise RuntimeError("train_teacher never ran")
+                    time.sleep(0.2)
+                rows = [line.split() for line in drill.command("stack", "status", code=None).stdout.splitlines()]
+                os.kill(next(int(row[2]) for row in rows if row[0] == program), signal.SIGKILL)
+
+            ended = drill.night(day, kill)
+            if ended != "Completed":
+                ended = drill.night(day)
+            moved = "its student promoted" if drill.champion() != before else "nothing promoted"
+            step.happened = f"{ended} at the latest at the second attempt, {moved}"
+
+    return happens
+
+
 def nothing_new(drill: Drill, day: str) -> None:
     """The same night once more, twice at once."""
     with drill.step(day, "the same night again, twice at once", "Cancelled and Completed, ledger unmoved") as step:
@@ -331,7 +360,16 @@ def nothing_new(drill: Drill, day: str) -> None:
 
 
 #: What happens on which night.
-LONG = {3: bad_data, 5: worse_student, 7: killed_worker, 9: awaiting, 13: tampered}
+LONG = {
+    3: bad_data,
+    5: worse_student,
+    7: killed_worker,
+    9: awaiting,
+    10: lost("mlflow"),
+    11: lost("prefect"),
+    12: lost("postgres"),
+    13: tampered,
+}
 SHORT = {1: killed_worker, 2: awaiting, 3: bad_data}
 
 
@@ -460,8 +498,6 @@ def main() -> int:
                 if happens is tampered:
                     ordinary(drill, day)
                 happens(drill, day)
-                if happens is bad_data and number < given.nights:
-                    continue
             if plan is SHORT:
                 tampered(drill, str(START + timedelta(days=1)))
             nothing_new(drill, str(START + timedelta(days=given.nights - (2 if plan is SHORT else 1))))
