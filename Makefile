@@ -24,7 +24,7 @@ restore: $(VENV)/ready
 	$(BIN)/stillhouse stack restore "$(or $(FILE),$(error restore needs FILE=..., one of .stillhouse/backups))"
 
 test: $(VENV)/ready
-	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not drill"
+	$(BIN)/python -m pytest -n 2 -m "not drill"
 
 # Fourteen nights on a stack of their own, and every death that a night may meet: about three quarters of an hour.
 drill: $(VENV)/ready
@@ -32,7 +32,7 @@ drill: $(VENV)/ready
 	$(BIN)/python -m pytest -m drill
 
 quick: $(VENV)/ready
-	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not slow and not services and not drill"
+	$(BIN)/python -m pytest -n 2 -m "not slow and not services and not drill"
 
 check: $(VENV)/ready
 	$(BIN)/ruff check .

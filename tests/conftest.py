@@ -7,10 +7,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pytest
+from xdist.scheduler.loadscope import LoadScopeScheduling
 
 from stillhouse.data.files import write_json, write_parquet
 from stillhouse.data.sequences import Sequences
@@ -139,3 +141,25 @@ _ITEMS = pa.schema([(name, pa.string()) for name in ("item_id", "title", "text",
 
 def _targets(rows: Iterable[tuple[int, int, int]]) -> np.ndarray:
     return np.array(list(rows), np.int64).reshape(-1, 3)
+
+
+class _Together(LoadScopeScheduling):
+    """Keeps the tests of a file on one process where they share what is dear to make; others go where there is room."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.partition("::")[0]
+        return file if file in _SHARING else nodeid
+
+
+#: Files whose fixtures are made once a module: servers, workspaces, exported graphs.
+_SHARING = frozenset(
+    str(path.relative_to(Path(__file__).parents[1]))
+    for path in Path(__file__).parent.rglob("test_*.py")
+    if 'scope="module"' in path.read_text(encoding="utf-8")
+)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> _Together:
+    """Hand out tests by what they share; xdist's own groups are without effect under this pytest."""
+    return _Together(config, log)

@@ -38,8 +38,6 @@ from tasks.plan import Request, plan_night
 from tasks.versions import CLOSED, tag_night
 from tasks.watching import Champion, Due, missed, old
 
-pytestmark = pytest.mark.xdist_group("settings")
-
 COMPUTE = {
     "compute.device": Case("cuda", refused=ParamsError),  # the bench has no GPU, wherever it runs
     "compute.precision": Case("bf16-mixed"),

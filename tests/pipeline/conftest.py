@@ -88,9 +88,12 @@ def second(once, template):
 
 
 @pytest.fixture
-def closed(template, tmp_path):
-    """A copy of the workspace in which one tiny night has closed."""
-    return clone(template, tmp_path / "workspace")
+def closed(template, tmp_path, prefect_server):
+    """A copy of the workspace in which one tiny night has closed, with a Prefect server that runs already.
+
+    It saves each run the start of a server of its own, which is what `template`, `second` and `fresh` have.
+    """
+    return clone(template, tmp_path / "workspace", prefect_server)
 
 
 @pytest.fixture
@@ -135,9 +138,3 @@ def prefect_server(tmp_path_factory):
     finally:
         server.terminate()
         server.wait(timeout=30)
-
-
-@pytest.fixture
-def served(template, tmp_path, prefect_server):
-    """As `closed`, with a Prefect server that runs already."""
-    return clone(template, tmp_path / "workspace", prefect_server)

@@ -28,7 +28,7 @@ from workspaces import BIN, ROOT
 from stillhouse.errors import ParamsError
 from tasks import automations
 
-pytestmark = [pytest.mark.slow, pytest.mark.services, pytest.mark.xdist_group("alerts")]
+pytestmark = [pytest.mark.slow, pytest.mark.services]
 
 SECRET = "s3cret-of-the-webhook"
 

@@ -78,45 +78,52 @@ def no_process_of(workspace):
     return left
 
 
-def test_a_night_killed_in_each_of_its_stages_ends_with_the_bytes_of_an_unbroken_one(served, second):
-    served.set({"gate.seed": 18})  # as the unbroken night has it
-    before = registry_of(served)
+def test_a_night_killed_in_each_of_its_stages_ends_with_the_bytes_of_an_unbroken_one(closed, second):
+    closed.set({"gate.seed": 18})  # as the unbroken night has it
+    before = registry_of(closed)
     for stage, after in STAGES.items():
-        served.kill_in(stage, "--as-of", "2026-03-03", after=after)
-        assert no_process_of(served) is True
-        assert "night/2026-03-03/closed" not in served.tags()
-    assert registry_of(served) == before
-    again = served.run("run")
+        closed.kill_in(stage, "--as-of", "2026-03-03", after=after)
+        assert no_process_of(closed) is True
+        assert "night/2026-03-03/closed" not in closed.tags()
+    assert registry_of(closed) == before
+    again = closed.run("run")
     assert "goes on where it stopped" in again.err
-    assert "night/2026-03-03/closed" in served.tags()
-    versions, keys = registry_of(served)
+    assert "night/2026-03-03/closed" in closed.tags()
+    versions, keys = registry_of(closed)
     assert len(versions) == len({tuple(version) for version in versions}) == len(before[0]) + 2
     assert len(keys) == len(set(keys)) == len(before[1]) + 2
-    assert "up to date" in served.dvc("status").stdout
-    assert summary_of(served) == summary_of(second.workspace)
+    assert "up to date" in closed.dvc("status").stdout
+    assert summary_of(closed) == summary_of(second.workspace)
 
 
-def test_a_night_killed_while_dvc_rewrote_its_files_goes_on(served):
-    served.set(TOUCH["evaluate@small"])
-    served.kill_in("evaluate@small", "--force", after=0.3)
-    lock = served.root / "dvc.lock"
+def test_a_night_killed_while_dvc_rewrote_its_files_goes_on(closed):
+    closed.set(TOUCH["evaluate@small"])
+    closed.kill_in("evaluate@small", "--force", after=0.3)
+    lock = closed.root / "dvc.lock"
     whole = lock.read_text()
     lock.write_text(whole[:-200])
-    assert json.loads(served.run("status", "--json").out)["open"] == "2026-03-02.2"  # mends it too
+    assert json.loads(closed.run("status", "--json").out)["open"] == "2026-03-02.2"  # mends it too
     lock.write_text(whole[:-200])
-    (served.root / ".dvc" / "tmp" / "rwlock").write_text("")
-    again = served.run("run")
+    (closed.root / ".dvc" / "tmp" / "rwlock").write_text("")
+    again = closed.run("run")
     assert "dvc.lock was left half written" in again.err
-    assert "night/2026-03-02.2/closed" in served.tags()
-    assert "up to date" in served.dvc("status").stdout
+    assert "night/2026-03-02.2/closed" in closed.tags()
+    assert "up to date" in closed.dvc("status").stdout
 
 
-@pytest.mark.parametrize("point", ["tasks.registry.register", "tasks.registry.promote", "tasks.night.close_night"])
-def test_a_night_killed_between_gate_and_close_completes_and_registers_nothing_twice(served, point):
+@pytest.mark.parametrize(
+    "point",
+    [
+        pytest.param("tasks.registry.register", marks=pytest.mark.drill),
+        "tasks.registry.promote",
+        pytest.param("tasks.night.close_night", marks=pytest.mark.drill),
+    ],
+)
+def test_a_night_killed_between_gate_and_close_completes_and_registers_nothing_twice(closed, point):
     module = point.rpartition(".")[0]
-    served.set(TOUCH["evaluate@small"])
-    before = registry_of(served)
-    killed = served.python(
+    closed.set(TOUCH["evaluate@small"])
+    before = registry_of(closed)
+    killed = closed.python(
         f"""
 import os, signal, sys, {module}
 sys.argv = ['stillhouse', 'run', '--force']
@@ -127,19 +134,19 @@ main()
 """
     )
     assert killed.returncode == -9, killed.stderr
-    assert not [tag for tag in served.tags() if tag == "night/2026-03-02.2/closed"]
-    served.run("run")
-    versions, keys = registry_of(served)
+    assert not [tag for tag in closed.tags() if tag == "night/2026-03-02.2/closed"]
+    closed.run("run")
+    versions, keys = registry_of(closed)
     assert len(versions) == len(before[0]) + 1, "the student's; the teacher is the one that the night had before"
     assert len(keys) == len(set(keys))
-    assert "night/2026-03-02.2/closed" in served.tags()
+    assert "night/2026-03-02.2/closed" in closed.tags()
 
 
-def test_ctrl_c_ends_a_run_at_once_with_everything_it_had_started(served):
-    served.set(TOUCH["train_teacher"])
-    night = served.start("run", "--force")
+def test_ctrl_c_ends_a_run_at_once_with_everything_it_had_started(closed):
+    closed.set(TOUCH["train_teacher"])
+    night = closed.start("run", "--force")
     deadline = time.monotonic() + 120
-    while not served.stage_processes("train_teacher"):
+    while not closed.stage_processes("train_teacher"):
         assert night.poll() is None, night.communicate()
         assert time.monotonic() < deadline
         time.sleep(0.02)
@@ -147,5 +154,5 @@ def test_ctrl_c_ends_a_run_at_once_with_everything_it_had_started(served):
     _, err = night.communicate(timeout=30)
     assert night.returncode == 130
     assert err.splitlines()[-1] == "stillhouse: interrupted; the next run goes on from here"
-    assert no_process_of(served) is True
-    assert json.loads(served.run("status", "--json").out)["open"] == "2026-03-02.2"
+    assert no_process_of(closed) is True
+    assert json.loads(closed.run("status", "--json").out)["open"] == "2026-03-02.2"

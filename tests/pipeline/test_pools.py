@@ -12,7 +12,7 @@ from workspaces import TINY, make_workspace
 
 from stillhouse.lineage.record import BY_NATURE
 
-pytestmark = [pytest.mark.slow, pytest.mark.services, pytest.mark.xdist_group("pools"), pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.services, pytest.mark.timeout(900)]
 
 #: Keys of a store that exists for this test alone.
 S3 = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_DEFAULT_REGION": "us-east-1"}
@@ -57,7 +57,8 @@ def _outputs(lock):
     }
 
 
-def test_a_night_over_two_clones_makes_the_embedded_nights_bytes(pools, template):
+def test_a_night_over_two_clones_and_s3_makes_the_embedded_nights_bytes(pools, template, bucket):
+    _use(pools, [["url", "s3://stillhouse/nights"], ["endpointurl", bucket]])
     done = pools.run("run")
     assert "small (version 1) promoted" in done.stdout
     assert _outputs(pools.workspace.lock()) == _outputs(template.lock())
@@ -67,6 +68,33 @@ def test_a_night_over_two_clones_makes_the_embedded_nights_bytes(pools, template
     for name in ("cpu", "gpu"):
         site = pools.folder / name / ".stillhouse" / "sites" / "2026-03-02"
         assert (site / "models" / "teacher").exists() == (name == "gpu"), "each clone made its own and no more"
+    keys = {"aws_access_key_id": "test", "aws_secret_access_key": "test", "region_name": "us-east-1"}
+    found = boto3.client("s3", endpoint_url=bucket, **keys).list_objects_v2(Bucket="stillhouse")
+    names = [one["Key"] for one in found["Contents"]]
+    assert any(name.startswith("nights/files/md5/") for name in names)
+    assert any(name.startswith("nights/stillhouse/nights/2026-03-02/open-") for name in names)
+    audited = pools.run("audit", "student@champion", "--json")
+    assert json.loads(audited.stdout)["state"] == "verified"
+
+
+@pytest.mark.drill
+def test_the_next_night_goes_through_a_folder(pools, second):
+    _use(pools, [["url", str(pools.workspace.root / ".stillhouse" / "remote")]])
+    pools.run("run", "--as-of", "2026-03-03")
+    assert _outputs(pools.workspace.lock()) == _outputs(second.workspace.lock())
+
+
+def _use(pools, options):
+    """Point the workspace and its clones at another remote."""
+    for clone in (pools.workspace.root, pools.folder / "cpu", pools.folder / "gpu"):
+        for option in options:
+            subprocess.run(
+                ["dvc", "remote", "modify", "--local", "local", *option],
+                cwd=clone,
+                env=pools.environment(clone),
+                check=True,
+                capture_output=True,
+            )
 
 
 def _pools_of(pools):
@@ -81,27 +109,6 @@ def _pools_of(pools):
     return json.loads(pools.python(code))
 
 
-def test_the_next_night_goes_through_s3(pools, second, bucket):
-    for clone in (pools.workspace.root, pools.folder / "cpu", pools.folder / "gpu"):
-        for option in (["url", "s3://stillhouse/nights"], ["endpointurl", bucket]):
-            subprocess.run(
-                ["dvc", "remote", "modify", "--local", "local", *option],
-                cwd=clone,
-                env=pools.environment(clone),
-                check=True,
-                capture_output=True,
-            )
-    pools.run("run", "--as-of", "2026-03-03")
-    assert _outputs(pools.workspace.lock()) == _outputs(second.workspace.lock())
-    keys = {"aws_access_key_id": "test", "aws_secret_access_key": "test", "region_name": "us-east-1"}
-    found = boto3.client("s3", endpoint_url=bucket, **keys).list_objects_v2(Bucket="stillhouse")
-    names = [one["Key"] for one in found["Contents"]]
-    assert any(name.startswith("nights/files/md5/") for name in names)
-    assert any(name.startswith("nights/stillhouse/nights/2026-03-03/open-") for name in names)
-    audited = pools.run("audit", "student@champion", "--json")
-    assert json.loads(audited.stdout)["state"] == "verified"
-
-
 def test_a_worker_of_other_code_is_refused_in_one_line(pools):
     changed = pools.folder / "cpu" / "tasks" / "order.py"
     before = changed.read_text()
@@ -114,6 +121,7 @@ def test_a_worker_of_other_code_is_refused_in_one_line(pools):
     assert len(done.stderr.strip().splitlines()) == 2, done.stderr
 
 
+@pytest.mark.drill  # a worker that has gone counts as there for a minute
 def test_a_pool_without_a_worker_is_one_line_and_not_a_wait_for_ever(pools):
     worker = pools.workers.pop("cpu")
     kill_tree(worker.pid)

@@ -61,6 +61,7 @@ def test_two_versions_are_compared_on_the_same_targets(two_nights):
     assert same["settings"] == {}
 
 
+@pytest.mark.drill  # the drill of three nights, which CI runs, does it on servers
 def test_in_approve_mode_a_night_closes_and_its_student_waits_for_a_person(two_nights):
     two_nights.set({"gate.mode": "approve"})
     night = two_nights.run("run", "--force").out

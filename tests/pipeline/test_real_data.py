@@ -84,6 +84,7 @@ def test_a_night_on_movielens_100k_with_timestamps_titles_and_genres(tmp_path):
     assert all(row["title"] and row["category"] for row in answer["items"])
 
 
+@pytest.mark.drill
 def test_a_night_on_a_thousand_users_of_movielens_1m_ordered_by_position(tmp_path):
     data = shared("ml-1m")
     rows = pd.read_parquet(data / "interactions.parquet")
@@ -120,6 +121,7 @@ def test_a_night_on_a_thousand_users_of_movielens_1m_ordered_by_position(tmp_pat
     assert ndcg(workspace, "check_teacher") > 5 * by_chance(workspace)
 
 
+@pytest.mark.drill
 def test_three_nights_on_yelp_a_block_a_night_warm_start_each_other(tmp_path):
     data = shared("yelp-blocks")
     workspace, _ = night(

