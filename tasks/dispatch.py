@@ -14,7 +14,7 @@ from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.objects import FlowRun
 from prefect.deployments import run_deployment
 from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
-from prefect.states import Cancelling
+from prefect.states import Cancelling, Crashed
 
 from stillhouse.errors import NightError, by_name, one_line
 from stillhouse.tracking.settings import tracking_of
@@ -111,14 +111,19 @@ def ask(root: Path, night: Night, commit: str, stage: Stage, policy: Policy, run
 
 def _wait(client: SyncPrefectClient, run_id: UUID, stage: Stage, policy: Policy) -> FlowRun:
     """Wait until the run has ended; a server that is away for a while is waited for too."""
-    waiting_since = time.monotonic()
+    waiting_since = taken_since = time.monotonic()
     while True:
         run = _patiently(lambda: client.read_flow_run(run_id))
         if run.state is not None and run.state.is_final():
             return run
         begun = run.state is not None and (run.state.is_running() or run.state.is_cancelling())
+        if run.state is None or not run.state.is_pending():
+            taken_since = time.monotonic()
         if begun:
             waiting_since = time.monotonic()
+        elif time.monotonic() - taken_since > policy.start_seconds:  # no process, so no heartbeat whose end would tell
+            lost = Crashed(message=f"taken by a worker and not begun for {policy.start_seconds:.0f} s")
+            _patiently(lambda: client.set_flow_run_state(run_id, lost, force=True))
         elif time.monotonic() - waiting_since > policy.pickup_seconds and not _staffed(client, stage.resource):
             _patiently(lambda: client.set_flow_run_state(run_id, Cancelling(), force=True))
             raise NightError(

@@ -26,6 +26,8 @@ class Policy:
     """Wait before each of these starts."""
     limit_seconds: int
     """A stage that runs longer is killed."""
+    start_seconds: float = 120.0
+    """On a pool: a stage that a worker has taken and not begun after this long has lost its worker."""
     pickup_seconds: float = 300.0
     """On a pool: a stage that waits this long, with no worker there, is given up."""
 
