@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 from uuid import UUID
@@ -14,7 +15,7 @@ from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.objects import FlowRun
 from prefect.deployments import run_deployment
 from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
-from prefect.states import Cancelling, Crashed
+from prefect.states import Cancelled, Crashed, State
 
 from stillhouse.errors import NightError, by_name, one_line
 from stillhouse.tracking.settings import tracking_of
@@ -122,10 +123,11 @@ def _wait(client: SyncPrefectClient, run_id: UUID, stage: Stage, policy: Policy)
         if begun:
             waiting_since = time.monotonic()
         elif time.monotonic() - taken_since > policy.start_seconds:  # no process, so no heartbeat whose end would tell
-            lost = Crashed(message=f"taken by a worker and not begun for {policy.start_seconds:.0f} s")
-            _patiently(lambda: client.set_flow_run_state(run_id, lost, force=True))
+            lost: State[Any] = Crashed(message=f"taken by a worker and not begun for {policy.start_seconds:.0f} s")
+            _patiently(partial(client.set_flow_run_state, run_id, lost, force=True))
         elif time.monotonic() - waiting_since > policy.pickup_seconds and not _staffed(client, stage.resource):
-            _patiently(lambda: client.set_flow_run_state(run_id, Cancelling(), force=True))
+            given_up: State[Any] = Cancelled(message="no worker was there to take it")
+            _patiently(partial(client.set_flow_run_state, run_id, given_up, force=True))
             raise NightError(
                 f"pool {stage.resource} must have a worker, found none at work for {policy.pickup_seconds:.0f} s: "
                 f"prefect worker start --pool {stage.resource} (stillhouse stack status)"
