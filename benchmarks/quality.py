@@ -277,12 +277,12 @@ def _export(params: dict[str, Any], teacher: Path, common: dict[str, Any], store
         shutil.rmtree(resume, ignore_errors=True)
 
 
-def make(work: Path, jobs: int, one: tuple[str, int]) -> None:
-    """Make a run with a seed, in a process of its own."""
+def make(work: Path, options: list[str], one: tuple[str, int]) -> None:
+    """Make a run with a seed, in a process of its own that gets ``options``."""
     name, seed = one
     print(f"== {name}, seed {seed}", flush=True)
     log = work / f"{name}.{seed}.log"
-    command = [sys.executable, __file__, "--work", str(work), "--jobs", str(jobs), "--one", name, str(seed)]
+    command = [sys.executable, __file__, "--work", str(work), *options, "--one", name, str(seed)]
     with log.open("w") as out:
         if subprocess.run(command, stdout=out, stderr=subprocess.STDOUT, check=False).returncode:
             print(f"   failed: see {log}", flush=True)
@@ -298,14 +298,16 @@ def main() -> None:
     parser.add_argument("--only", default="*", help="which runs (a pattern)")
     parser.add_argument("--seeds", type=int, default=1, help="seeds of each run: 1, 2, ... (default: 1)")
     parser.add_argument("--jobs", type=int, default=1, help="runs at once, which share the threads (default: 1)")
+    parser.add_argument("--precision", help="in place of the plan's: bf16 is slow where the processor has none of it")
     parser.add_argument("--report", action="store_true", help="make nothing, print what is there")
     parser.add_argument("--one", nargs=2, metavar=("RUN", "SEED"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     plan = yaml.safe_load(PLAN.read_text(encoding="utf-8"))
     arguments.work.mkdir(parents=True, exist_ok=True)
     if arguments.one:
-        threads = plan["common"]["compute"]["threads"]
-        plan["common"]["compute"]["threads"] = max(1, threads // arguments.jobs)
+        compute = plan["common"]["compute"]
+        compute["threads"] = max(1, compute["threads"] // arguments.jobs)
+        compute["precision"] = arguments.precision or compute["precision"]
         train_one(plan, arguments.one[0], int(arguments.one[1]), arguments.work)
         return
     if not arguments.report:
@@ -317,10 +319,13 @@ def main() -> None:
             for seed in range(1, arguments.seeds + 1)
             if not (arguments.work / "runs" / f"{name}.{seed}" / "result.json").exists()
         ]
+        options = ["--jobs", str(arguments.jobs)]
+        if arguments.precision:
+            options += ["--precision", arguments.precision]
         for role in ("teacher", "student"):
             with ThreadPoolExecutor(arguments.jobs) as pool:
                 some = [one for one in missing if plan["runs"][one[0]]["role"] == role]
-                list(pool.map(partial(make, arguments.work, arguments.jobs), some))
+                list(pool.map(partial(make, arguments.work, options), some))
     report(plan, arguments.work)
 
 
