@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from datetime import datetime
+from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 from prefect import flow, get_run_logger, runtime
@@ -16,7 +17,7 @@ from tasks.events import tell_stopped
 from tasks.graph import hush
 from tasks.mending import mend
 from tasks.plan import Request, plan_night
-from tasks.schedule import handled, nights_due, schedules_of
+from tasks.schedule import handled, made_at, nights_due, schedules_of
 from tasks.versions import require_workspace
 from tasks.worksite import workspace_of_worker
 from tasks.workspace import exclusive
@@ -25,6 +26,9 @@ __all__ = ["scheduled"]
 
 #: What a night may end with and yet have been seen to: waiting would not change it.
 _VERDICTS = (DataError, TrainingError)
+
+#: Seconds that a night waits for whoever is at work in the workspace, such as a collection of garbage or a person.
+_PATIENCE = 600.0
 
 
 @flow(persist_result=False)
@@ -44,13 +48,13 @@ def scheduled(as_of: str | None = None, source: str | None = None, force: bool =
     os.chdir(root)
     hush()
     require_workspace(root)
-    with exclusive(root):
+    with exclusive(root, patience=_PATIENCE):
         mend(root)
         stopped: list[StillhouseError] = []
         for moment in [None] if as_of else _due(root):
             asked = as_of or (moment.isoformat() if moment else None)
             try:
-                _perform(Request(root, source=source, as_of=asked, force=force))
+                _perform(Request(root, source=source, as_of=asked, force=force, past=moment is not None))
             except _VERDICTS as error:
                 if stopped:  # this run's end tells of the first
                     tell_stopped(root, asked or "due now", error)
@@ -61,10 +65,14 @@ def scheduled(as_of: str | None = None, source: str | None = None, force: bool =
             raise stopped[0]
 
 
-def _due(root: Path) -> list[datetime | None]:
+def _due(root: Path) -> Iterator[datetime | None]:
+    """Give what is due, and then what has become due while that was performed."""
     with get_client(sync_client=True) as client:
         by_schedule = bool(client.read_flow_run(runtime.flow_run.id).auto_scheduled)
-    return nights_due(root, schedules_of(), runtime.flow_run.scheduled_start_time, by_schedule=by_schedule)
+    schedules, since = schedules_of(), made_at()
+    while due := nights_due(root, schedules, datetime.now(UTC), by_schedule=by_schedule, since=since):
+        yield from due
+        by_schedule = True  # a person's own night is one; what comes after it is the schedule's
 
 
 def _perform(request: Request) -> None:

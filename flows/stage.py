@@ -28,8 +28,9 @@ def stage(order: dict[str, Any]) -> None:
     """
     hush()
     asked = Order(**order)
-    with end_with(asked.parent):
+    own = str(runtime.flow_run.id)
+    with end_with(own, *asked.parents):
         done = carry_out(asked, workspace_of_worker())
-    answer(done, str(runtime.flow_run.id))
+    answer(done, own)
     if done.error is not None:
         raise by_name(done.known or "")(done.error)

@@ -20,9 +20,10 @@ def anchor(root: Path) -> str | None:
 
     Raises:
         NightError: the remote cannot be written.
-        RegistryError: the ledger is not whole.
+        RegistryError: the ledger is not whole, or lacks what the remote names as its head: nothing is written over.
     """
     entries = ledger_entries(root)
+    require_anchored(root, entries)
     last = head(entries)
     if last is None:
         return None
@@ -57,9 +58,10 @@ def require_anchored(root: Path, entries: Sequence[Numbered] | None = None) -> i
             f"the ledger's head in DVC's remote (stillhouse/{_name(counted)}) must be readable, found something else: "
             "restore it, or remove it and have the next night write it anew"
         ) from None
-    for count, one in enumerate(counted, 1):
-        if one.hash == stated:
-            return count
+    for known in (counted, ledger_entries(root)):  # somebody may have promoted between the two looks
+        for count, one in enumerate(known, 1):
+            if one.hash == stated:
+                return count
     raise RegistryError(
         f"the ledger must hold entry {number} ({stated[:12]}), which DVC's remote names as its head, found the last to "
         f"be entry {counted[-1].number}: it was cut off; restore it from a backup"

@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import json
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from typing import TypeVar
 from uuid import UUID
 
 import httpx
@@ -15,21 +17,49 @@ from prefect.client.schemas.actions import ArtifactCreate
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId, ArtifactFilterType
 from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
 
+from stillhouse.errors import NightError, one_line
 from tasks.order import Done
 
-__all__ = ["answer", "answer_of", "end_with"]
+__all__ = ["LOOK", "answer", "answer_of", "end_with", "patiently"]
+
+T = TypeVar("T")
 
 #: Type of the artifact that holds an answer: hashes, names and times, no data.
 _TYPE = "stage-answer"
 
-#: Seconds between two looks at the night's run.
-_LOOK = 10.0
+#: Seconds between two looks at the runs that a stage ends with.
+LOOK = 10.0
+
+#: Longest that a Prefect server may be away while somebody waits for it.
+_SERVER_AWAY = 600.0
+
+
+def patiently(asking: Callable[[], T]) -> T:
+    """Return what ``asking`` returns, once the server answers.
+
+    Raises:
+        NightError: it refuses, or has not answered for ten minutes.
+    """
+    until = time.monotonic() + _SERVER_AWAY
+    while True:
+        try:
+            return asking()
+        except ObjectNotFound:
+            raise
+        except (httpx.TransportError, PrefectHTTPStatusError, OSError) as error:
+            refused = isinstance(error, PrefectHTTPStatusError) and error.response.status_code < 500
+            if refused or time.monotonic() > until:
+                raise NightError(
+                    one_line(f"the Prefect server must answer, got {type(error).__name__}: {error} (PREFECT_API_URL)")
+                ) from error
+            time.sleep(1.0)
 
 
 def answer(done: Done, run: str) -> None:
-    """Write how a stage went on the worker's flow run ``run``."""
+    """Write how a stage went on the worker's flow run ``run``; a server that is away for a while is waited for."""
+    told = ArtifactCreate(type=_TYPE, data=json.dumps(done.document()), flow_run_id=UUID(run))
     with get_client(sync_client=True) as client:
-        client.create_artifact(ArtifactCreate(type=_TYPE, data=json.dumps(done.document()), flow_run_id=UUID(run)))
+        patiently(lambda: client.create_artifact(told))
 
 
 def answer_of(client: SyncPrefectClient, run: UUID) -> Done | None:
@@ -40,25 +70,27 @@ def answer_of(client: SyncPrefectClient, run: UUID) -> Done | None:
 
 
 @contextlib.contextmanager
-def end_with(parent: str) -> Iterator[None]:
-    """End every process that this one has started once the flow run ``parent`` has ended, or is not there any more.
+def end_with(*runs: str) -> Iterator[None]:
+    """End every process that this one has started once any of the flow ``runs`` has ended, or is not there any more.
 
-    A night that was killed, cancelled or marked as crashed cannot end its stages on other machines itself.
+    A night that was killed, cancelled or marked as crashed cannot end its stages on other machines itself; and a stage
+    whose own run was given up must not go on beside the attempt that takes its place.
     """
     over = threading.Event()
-    watch = threading.Thread(target=_watch, args=(UUID(parent), over), name="end with the night", daemon=True)
+    watched = [UUID(run) for run in dict.fromkeys(runs)]
+    watch = threading.Thread(target=_watch, args=(watched, over), name="end with the night", daemon=True)
     watch.start()
     try:
         yield
     finally:
         over.set()
-        watch.join(_LOOK)
+        watch.join(LOOK)
 
 
-def _watch(parent: UUID, over: threading.Event) -> None:
+def _watch(runs: list[UUID], over: threading.Event) -> None:
     with get_client(sync_client=True) as client:
-        while not over.wait(_LOOK):
-            if _has_ended(client, parent):
+        while not over.wait(LOOK):
+            if any(_has_ended(client, run) for run in runs):
                 while not over.wait(0.5):
                     _end_children()
 

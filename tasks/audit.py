@@ -72,8 +72,10 @@ def _ledger(root: Path, info: VersionInfo) -> tuple[list[Entry], Link]:
     try:
         counted = ledger_entries(root)
         anchored = require_anchored(root, counted)
-    except (RegistryError, NightError) as error:
+    except RegistryError as error:
         return [], altered("ledger", str(error))
+    except NightError as error:  # who vouches for the ledger cannot be asked
+        return [], missing("ledger", str(error))
     own = about(counted, info.version, model=info.model)
     if not own:
         return [], missing("ledger", f"no entry is about {info.label}")

@@ -16,10 +16,10 @@ from tasks.automations import apply
 
 __all__ = ["GPUS", "POOLS", "deploy"]
 
-#: The pools, each with its slots; ``None``: as many as its workers take.
+#: The pools. Only ``gpu`` has a limit, its slots.
 POOLS = ("night", "cpu", "gpu")
 
-#: Environment variable with the number of GPUs that the pool ``gpu`` shares out.
+#: Environment variable with the number of GPUs that the pool ``gpu`` shares out; at first it is this machine's.
 GPUS = "STILLHOUSE_GPUS"
 
 
@@ -36,9 +36,8 @@ def deploy(root: Path) -> list[str]:
         ParamsError: STILLHOUSE_GPUS is no number.
         NightError: the server does not answer, or refuses.
     """
-    slots = {"gpu": _gpus()}
-    for pool in POOLS:
-        _pool(pool, slots.get(pool))
+    said = _gpus_said()
+    slots = {pool: _pool(pool, said if pool == "gpu" else None) for pool in POOLS}
     done = subprocess.run(
         [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all"],
         cwd=root,
@@ -55,21 +54,25 @@ def deploy(root: Path) -> list[str]:
         raise NightError(one_line(f"prefect.yaml must be deployed, Prefect said: {done.stderr or done.stdout}"))
     automations = apply(root)
     return [
-        *(f"pool {pool}" + (f", {slots[pool]} at once" if pool in slots else "") for pool in POOLS),
+        *(f"pool {pool}" + (f", {limit} at once" if limit else "") for pool, limit in slots.items()),
         *(f"deployment {name}" for name in _deployments()),
         *(f"automation {name}" for name in automations),
     ]
 
 
-def _pool(name: str, limit: int | None) -> None:
+def _pool(name: str, limit: int | None) -> int | None:
+    """Make the pool, or give one that is there the ``limit`` that was asked for; return its limit."""
     with get_client(sync_client=True) as client:
         try:
             found = client.read_work_pool(name)
         except ObjectNotFound:
+            limit = limit or (_gpus_here() if name == "gpu" else None)
             client.create_work_pool(WorkPoolCreate(name=name, type="process", concurrency_limit=limit))
-            return
-        if limit is not None and found.concurrency_limit != limit:
-            client.update_work_pool(name, WorkPoolUpdate(concurrency_limit=limit))
+            return limit
+        if limit is None or found.concurrency_limit == limit:  # what a person has set since stays
+            return found.concurrency_limit
+        client.update_work_pool(name, WorkPoolUpdate(concurrency_limit=limit))
+        return limit
 
 
 def _deployments() -> list[str]:
@@ -78,12 +81,18 @@ def _deployments() -> list[str]:
         return sorted(f"{flows[one.flow_id]}/{one.name}" for one in client.read_deployments())
 
 
-def _gpus() -> int:
-    """Return the slots of the pool ``gpu``: what the environment says, or this machine's GPUs, one at least."""
-    if said := os.environ.get(GPUS):
-        if not said.isdecimal() or int(said) < 1:
-            raise ParamsError(f"{GPUS} must be a number of GPUs, 1 or more, got {said!r} (environment)")
-        return int(said)
+def _gpus_said() -> int | None:
+    """Return the slots of the pool ``gpu`` that the environment asks for, if it does."""
+    said = os.environ.get(GPUS)
+    if not said:
+        return None
+    if not said.isdecimal() or int(said) < 1:
+        raise ParamsError(f"{GPUS} must be a number of GPUs, 1 or more, got {said!r} (environment)")
+    return int(said)
+
+
+def _gpus_here() -> int:
+    """Return how many GPUs this machine has, one at least."""
     try:
         listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=False, timeout=20)
     except (FileNotFoundError, subprocess.TimeoutExpired):

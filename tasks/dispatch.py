@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 from uuid import UUID
 
-import httpx
 from prefect import runtime
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.objects import FlowRun, State
 from prefect.deployments import run_deployment
-from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
+from prefect.exceptions import ObjectNotFound
 from prefect.states import Cancelled, Crashed
 
 from stillhouse.errors import NightError, by_name, one_line
 from stillhouse.tracking.settings import tracking_of
 from tasks import remote, versions
-from tasks.answering import answer_of
+from tasks.answering import answer_of, patiently
 from tasks.graph import Stage
 from tasks.handover import is_current, send, take_outputs, upstream_entries
 from tasks.night import PREVIOUS, Night
@@ -28,18 +26,13 @@ from tasks.order import Done, Order, code_digest
 from tasks.policy import Policy
 from tasks.worksite import bundle_name
 
-__all__ = ["STAGE_FLOW", "ask", "publish"]
-
-T = TypeVar("T")
+__all__ = ["STAGE_FLOW", "ask", "publish", "runs_above"]
 
 #: The flow that a worker runs; each pool has a deployment of it that bears the pool's name.
 STAGE_FLOW = "stage"
 
 #: Seconds between two looks at a run.
 _LOOK = 0.5
-
-#: Longest that a Prefect server may be away while a night waits for a stage.
-_SERVER_AWAY = 600.0
 
 
 def publish(root: Path, night: Night) -> str:
@@ -58,7 +51,18 @@ def publish(root: Path, night: Night) -> str:
     return commit
 
 
-def ask(root: Path, night: Night, commit: str, stage: Stage, policy: Policy, run_id: str) -> Done | None:
+def runs_above() -> tuple[str, ...]:
+    """Return the flow run that this is called in, and the one that it is a part of at last.
+
+    A stage ends with either: a worker that sees a scheduled night die reports that run, and no other.
+    """
+    found = (runtime.flow_run.id, runtime.flow_run.root_flow_run_id)
+    return tuple(dict.fromkeys(str(one) for one in found if one))
+
+
+def ask(
+    root: Path, night: Night, commit: str, stage: Stage, policy: Policy, *, run_id: str, above: tuple[str, ...]
+) -> Done | None:
     """Have a worker of the stage's pool bring it up to date, and take up what it made.
 
     Args:
@@ -68,6 +72,7 @@ def ask(root: Path, night: Night, commit: str, stage: Stage, policy: Policy, run
         stage: the stage; what it takes is up to date here.
         policy: its limits.
         run_id: the night's tracking run.
+        above: `runs_above` of the night's flow.
 
     Returns:
         How it went; ``None``: it was up to date already, and nobody was asked.
@@ -87,20 +92,13 @@ def ask(root: Path, night: Night, commit: str, stage: Stage, policy: Policy, run
         code=code_digest(),
         tracking=tracking_of(root).shown,
         run_id=run_id,
-        parent=str(runtime.flow_run.id),
+        parents=above,
         limit_seconds=policy.limit_seconds,
     )
-    run: Any = run_deployment(
-        f"{STAGE_FLOW}/{stage.resource}",
-        parameters={"order": order.document()},
-        flow_run_name=f"{night.id}: {stage.name}",
-        timeout=0,
-        # Another attempt of this task is another run; the same attempt never is.
-        idempotency_key=f"{runtime.flow_run.id}:{stage.name}:{runtime.task_run.run_count}",
-    )
+    run = patiently(partial(_asked, night, stage, order))
     with get_client(sync_client=True) as client:
         ended = _wait(client, run.id, stage, policy)
-        done = _patiently(lambda: answer_of(client, run.id))
+        done = patiently(lambda: answer_of(client, run.id))
     if done is None or ended.state is None or (done.error is None and not ended.state.is_completed()):
         found = "nothing" if ended.state is None else f"{ended.state.name}: {ended.state.message or 'no message'}"
         raise RuntimeError(one_line(f"stage {stage.name} on pool {stage.resource} must end with an answer: {found}"))
@@ -110,11 +108,33 @@ def ask(root: Path, night: Night, commit: str, stage: Stage, policy: Policy, run
     return done
 
 
+def _asked(night: Night, stage: Stage, order: Order) -> Any:
+    """Return the run that the order was given to; asked twice, it is the same one.
+
+    Raises:
+        NightError: nobody has deployed the flow that runs stages.
+    """
+    name = f"{STAGE_FLOW}/{stage.resource}"
+    try:
+        return run_deployment(
+            name,
+            parameters={"order": order.document()},
+            flow_run_name=f"{night.id}: {stage.name}",
+            timeout=0,
+            # Another attempt of this task is another run; the same attempt never is.
+            idempotency_key=f"{runtime.flow_run.id}:{stage.name}:{runtime.task_run.run_count}",
+        )
+    except ObjectNotFound:
+        raise NightError(
+            f"the deployment {name} must be on the Prefect server, found none (PREFECT_API_URL): stillhouse deploy"
+        ) from None
+
+
 def _wait(client: SyncPrefectClient, run_id: UUID, stage: Stage, policy: Policy) -> FlowRun:
     """Wait until the run has ended; a server that is away for a while is waited for too."""
     waiting_since = taken_since = time.monotonic()
     while True:
-        run = _patiently(lambda: client.read_flow_run(run_id))
+        run = patiently(lambda: client.read_flow_run(run_id))
         if run.state is not None and run.state.is_final():
             return run
         begun = run.state is not None and (run.state.is_running() or run.state.is_cancelling())
@@ -124,10 +144,10 @@ def _wait(client: SyncPrefectClient, run_id: UUID, stage: Stage, policy: Policy)
             waiting_since = time.monotonic()
         elif time.monotonic() - taken_since > policy.start_seconds:  # no process, so no heartbeat whose end would tell
             lost: State[Any] = Crashed(message=f"taken by a worker and not begun for {policy.start_seconds:.0f} s")
-            _patiently(partial(client.set_flow_run_state, run_id, lost, force=True))
+            patiently(partial(client.set_flow_run_state, run_id, lost, force=True))
         elif time.monotonic() - waiting_since > policy.pickup_seconds and not _staffed(client, stage.resource):
             given_up: State[Any] = Cancelled(message="no worker was there to take it")
-            _patiently(partial(client.set_flow_run_state, run_id, given_up, force=True))
+            patiently(partial(client.set_flow_run_state, run_id, given_up, force=True))
             raise NightError(
                 f"pool {stage.resource} must have a worker, found none at work for {policy.pickup_seconds:.0f} s: "
                 f"prefect worker start --pool {stage.resource} (stillhouse stack status)"
@@ -136,26 +156,5 @@ def _wait(client: SyncPrefectClient, run_id: UUID, stage: Stage, policy: Policy)
 
 
 def _staffed(client: SyncPrefectClient, pool: str) -> bool:
-    workers = _patiently(lambda: client.read_workers_for_work_pool(pool))
+    workers = patiently(lambda: client.read_workers_for_work_pool(pool))
     return any(str(getattr(worker.status, "value", worker.status)).upper() == "ONLINE" for worker in workers)
-
-
-def _patiently(asking: Callable[[], T]) -> T:
-    """Return what ``asking`` returns, once the server answers.
-
-    Raises:
-        NightError: it has not answered for ten minutes.
-    """
-    until = time.monotonic() + _SERVER_AWAY
-    while True:
-        try:
-            return asking()
-        except ObjectNotFound:
-            raise
-        except (httpx.TransportError, PrefectHTTPStatusError, OSError) as error:
-            refused = isinstance(error, PrefectHTTPStatusError) and error.response.status_code < 500
-            if refused or time.monotonic() > until:
-                raise NightError(
-                    one_line(f"the Prefect server must answer, got {type(error).__name__}: {error} (PREFECT_API_URL)")
-                ) from error
-            time.sleep(1.0)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,9 @@ from tasks.mending import keep
 from tasks.versions import LOCK
 
 __all__ = ["entry_of", "is_current", "send", "take_inputs", "take_outputs", "upstream_entries"]
+
+#: Seconds before a transfer that failed is tried again.
+_WAITS = (1.0, 3.0)
 
 
 def is_current(root: Path, name: str) -> bool:
@@ -78,8 +82,8 @@ def take_inputs(site: Path, entries: Mapping[str, Mapping[str, Any]], name: str)
         if not wanted:  # to DVC no target means all of them
             return
         try:
-            repo.pull(targets=wanted, force=True)
-        except DvcException as error:
+            _again(lambda: repo.pull(targets=wanted, force=True))
+        except (DvcException, OSError) as error:
             raise NightError(one_line(f"what stage {name} takes must be in DVC's remote, it said: {error}")) from error
 
 
@@ -93,7 +97,7 @@ def send(site: Path, name: str) -> None:
 
     with repository(site) as repo:
         try:
-            repo.push(targets=[name])
+            _again(lambda: repo.push(targets=[name]))
         except (DvcException, OSError) as error:
             raise NightError(one_line(f"what {name} made must go to DVC's remote, it said: {error}")) from error
 
@@ -123,8 +127,8 @@ def take_outputs(root: Path, name: str, entry: Mapping[str, Any], where: str) ->
             _write(repo, root, {name: entry})
             repo._reset()
             try:
-                repo.pull(targets=[name], force=True)
-            except DvcException as error:
+                _again(lambda: repo.pull(targets=[name], force=True))
+            except (DvcException, OSError) as error:
                 raise NightError(
                     one_line(f"what {where} made of stage {name} must be in DVC's remote, it said: {error}")
                 ) from error
@@ -137,6 +141,19 @@ def take_outputs(root: Path, name: str, entry: Mapping[str, Any], where: str) ->
         except BaseException:
             _put_back(root, before)
             raise
+
+
+def _again(transfer: Callable[[], Any]) -> None:
+    """Do a transfer, up to three times: a network's hiccup must not end a night, and what is there stays there."""
+    from dvc.exceptions import DvcException
+
+    for wait in _WAITS:
+        try:
+            transfer()
+            return
+        except (DvcException, OSError):
+            time.sleep(wait)
+    transfer()
 
 
 def _put_back(root: Path, before: bytes | None) -> None:

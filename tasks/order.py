@@ -30,8 +30,8 @@ class Order:
     """Where the night tracks, as a person may see it."""
     run_id: str
     """The night's tracking run."""
-    parent: str
-    """The night's flow run: the stage ends when that one has."""
+    parents: tuple[str, ...]
+    """The flow runs that the stage is a part of: it ends when any of them has."""
     limit_seconds: int
     """The stage is killed when it runs longer."""
 

@@ -52,6 +52,8 @@ class Request:
     source: str | None = None
     as_of: str | None = None
     force: bool = False
+    past: bool = False
+    """``as_of`` is behind us, as a schedule's time always is: rows after it are a later night's, and no mistake."""
 
 
 @dataclass(frozen=True)
@@ -100,11 +102,14 @@ def plan_night(request: Request) -> Plan:
 
 
 def _desk(request: Request) -> _Desk:
-    from stillhouse.data.sources import fingerprint
+    from stillhouse.data.sources import fingerprint, is_position_ordered
 
     document, params = load_document(request.workspace / "params.yaml")
     source = source_asked(request, params["source"])
     spec = build(SourceSpec, source, "params.yaml: source")
+    if request.past and spec.kind != "shop" and not is_position_ordered(spec):  # the shop has none after its time
+        source = {**source, "later_rows": "leave"}
+        spec = build(SourceSpec, source, "params.yaml: source")
     seen: dict[datetime, str] = {}
 
     def cached(as_of: datetime) -> str:
@@ -118,6 +123,8 @@ def _desk(request: Request) -> _Desk:
 
 def _go_on(desk: _Desk, current: Night) -> Plan | None:
     """Plan for a night that has not closed; ``None`` where it is left behind."""
+    if desk.request.past and _but_later(current.source) == _but_later(desk.source):
+        current = replace(current, source=desk.source)  # it was opened by a person, or before its time was past
     if current.source != desk.source or desk.asked not in (None, _time(current)):
         return None
     digest = desk.fingerprint(_time(current))
@@ -130,6 +137,10 @@ def _go_on(desk: _Desk, current: Night) -> Plan | None:
     if promoted_by(desk.root, current.id) and _stale(desk, current, versions.OPEN):
         return Plan("open", _revision(desk, current))
     return Plan("resume", current)
+
+
+def _but_later(source: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in source.items() if key != "later_rows"}
 
 
 def _known(desk: _Desk, last: Night) -> Plan:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import os
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from stillhouse.errors import ParamsError, unknown_name
 
-__all__ = ["ON_POOLS", "Policy", "on_pools", "policy_of", "slot"]
+__all__ = ["ON_POOLS", "START_SECONDS", "Policy", "on_pools", "policy_of", "slot"]
 
 #: Environment variable that sends each stage to the pool of its resource.
 ON_POOLS = "STILLHOUSE_POOLS"
+
+#: Environment variable for ``start_seconds``: a pod that waits for a node or an image begins later than a process.
+START_SECONDS = "STILLHOUSE_START_SECONDS"
 
 
 @dataclass(frozen=True)
@@ -27,7 +30,7 @@ class Policy:
     limit_seconds: int
     """A stage that runs longer is killed."""
     start_seconds: float = 120.0
-    """On a pool: a stage that a worker has taken and not begun after this long has lost its worker."""
+    """On a pool: a stage that a worker has taken and not begun after this long has lost it (`START_SECONDS`)."""
     pickup_seconds: float = 300.0
     """On a pool: a stage that waits this long, with no worker there, is given up."""
 
@@ -54,7 +57,12 @@ def policy_of(resource: str) -> Policy:
     """
     if resource not in _POLICIES:
         raise ParamsError(unknown_name("resource", resource, _POLICIES, "dvc.yaml: meta.resource"))
-    return _POLICIES[resource]
+    said = os.environ.get(START_SECONDS)
+    if not said:
+        return _POLICIES[resource]
+    if not said.isdecimal() or int(said) < 1:
+        raise ParamsError(f"{START_SECONDS} must be a whole number of seconds, 1 or more, got {said!r} (environment)")
+    return replace(_POLICIES[resource], start_seconds=float(said))
 
 
 def slot(resource: str) -> threading.BoundedSemaphore:

@@ -23,7 +23,7 @@ from stillhouse.lineage.ledger import about, counting, following, head
 from stillhouse.lineage.projection import State, state
 from stillhouse.tracking import ledger_store
 from stillhouse.tracking import registry as versions_store
-from tasks.anchors import anchor
+from tasks.anchors import anchor, require_anchored
 from tasks.champion import ledger_anchors, ledger_entries, repair
 
 __all__ = ["Move", "approval", "carry_out", "promotion", "rejection", "rollback"]
@@ -168,6 +168,8 @@ def carry_out(root: Path, move: Move) -> State:
         time=datetime.now(UTC).isoformat(timespec="seconds"),
         previous=move.head,
     )
+    with contextlib.suppress(NightError):  # what was cut off the ledger must show before anything is added to it
+        require_anchored(root)
     ledger_store.append(root, partial(following, entry, anchors=ledger_anchors(root)), counting)
     with contextlib.suppress(NightError):  # a remote that is away stops no rollback; the next night writes it there
         anchor(root)

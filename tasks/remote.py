@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from stillhouse.errors import NightError, one_line
+from stillhouse.errors import NightError, StillhouseError, one_line
 from tasks.graph import repository
 
 __all__ = ["get", "names", "put"]
@@ -83,7 +83,9 @@ def _place(root: Path) -> Iterator[tuple[Any, str]]:
             raise NightError(one_line(f"the workspace must have a DVC remote, DVC said: {error}")) from error
         try:
             yield remote.fs, remote.fs.join(remote.path, _FOLDER)
-        except OSError as error:
+        except StillhouseError:
+            raise
+        except Exception as error:  # each kind of store raises what its own library raises, not only OSError
             raise NightError(
                 one_line(f"DVC's remote {remote.name} must be reachable, it said: {type(error).__name__}: {error}")
             ) from error

@@ -16,7 +16,7 @@ from stillhouse.data.files import read_json, write_json
 from stillhouse.runner.stage import STATE
 from tasks.night import last_closed
 
-__all__ = ["NIGHTLY", "due_times", "handled", "handled_through", "nights_due", "schedules_of"]
+__all__ = ["NIGHTLY", "due_times", "handled", "handled_through", "made_at", "nights_due", "schedules_of"]
 
 #: The deployment of the scheduled night, as prefect.yaml names it.
 NIGHTLY = "scheduled/nightly"
@@ -39,6 +39,15 @@ def schedules_of(deployment: str = NIGHTLY) -> list[CronSchedule]:
             return []
     crons: list[Any] = [one.schedule for one in found.schedules if one.active]
     return [CronSchedule(cron=one.cron, timezone=one.timezone) for one in crons if hasattr(one, "cron")]
+
+
+def made_at(deployment: str = NIGHTLY) -> datetime | None:
+    """Return when a deployment was first made: no night was due before; ``None``: there is no such deployment."""
+    with get_client(sync_client=True) as client:
+        try:
+            return client.read_deployment_by_name(deployment).created
+        except ObjectNotFound:
+            return None
 
 
 def due_times(schedules: Sequence[CronSchedule], after: datetime, until: datetime) -> list[datetime]:
@@ -67,26 +76,32 @@ def due_times(schedules: Sequence[CronSchedule], after: datetime, until: datetim
 
 
 def nights_due(
-    root: Path, schedules: Sequence[CronSchedule], until: datetime, *, by_schedule: bool
+    root: Path,
+    schedules: Sequence[CronSchedule],
+    until: datetime,
+    *,
+    by_schedule: bool,
+    since: datetime | None = None,
 ) -> list[datetime | None]:
     """Return the times of the nights that a run has to perform, oldest first.
 
     Args:
         root: the workspace, which knows what was seen to.
         schedules: of the deployment.
-        until: the time that the run was scheduled for.
+        until: this moment: a run that begins late performs what has become due meanwhile.
         by_schedule: the schedule made the run; otherwise a person did.
+        since: when the schedule was made: what was due before is nobody's night.
 
     Returns:
-        Every time since the last night that was seen to; at first the run's own, or for a person the last one that was
-        due. ``[None]``: a person started it between two of them. Empty: the schedule did, and another run was before.
+        Every time since the last night that was seen to. Before there is one: for the schedule those since it was made,
+        for a person the last that was due. ``[None]``: a person started it between two of them. Empty: the schedule
+        did, and another run was before.
     """
-    through = handled_through(root)
-    if through is None:
-        return [until] if by_schedule else [*due_times(schedules, until - _BACK, until)[-1:]] or [None]
-    last = last_closed(root)
-    after = max(through, datetime.fromisoformat(last.as_of)) if last else through
-    times = due_times(schedules, after, until)
+    through, last = handled_through(root), last_closed(root)
+    if through is None and (not by_schedule or since is None):
+        return [*due_times(schedules, until - _BACK, until)[-1:]] or ([] if by_schedule else [None])
+    starts = [through or since, datetime.fromisoformat(last.as_of) if last else None]
+    times = due_times(schedules, max(start for start in starts if start is not None), until)
     return list(times) if times or by_schedule else [None]
 
 

@@ -1,7 +1,8 @@
 """A backup of a stack: one file with everything that a new machine needs, and a list of what must be in it.
 
-The databases are taken first, so that whatever they name is among the files
-copied after them; the stack may be at work meanwhile.
+The stack may be at work meanwhile. So the nights' tags and the ledgers' heads come
+first: they then name nothing that the databases, taken next, do not hold. Whatever
+those name is in turn among the files that are copied after them.
 
 ======================  ===========================================================
 in the file             what it is
@@ -38,13 +39,19 @@ from tasks.stack_control import Supervisor
 from tasks.stack_layout import alone, layout_of
 from tasks.stack_settings import DATABASES, settings_for
 
-__all__ = ["FORMAT", "MANIFEST", "TAGS", "Backup", "back_up", "remote_folder", "run_git"]
+__all__ = ["FORMAT", "LEDGERS", "MANIFEST", "TAGS", "Backup", "back_up", "remote_folder", "run_git"]
 
 FORMAT = 1
 MANIFEST = "manifest.json"
 
 #: The tags that belong to the nights.
 TAGS = "refs/tags/night"
+
+#: Where the heads of ledgers lie in DVC's remote (`tasks.anchors`).
+LEDGERS = "stillhouse/ledgers"
+
+#: How names of files end that are being written.
+_UNFINISHED = (".tmp", ".new")
 
 Say = Callable[[str], None]
 
@@ -90,6 +97,11 @@ def back_up(root: Path, target: Path, say: Say) -> Backup:
             handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)  # it holds secrets
             with os.fdopen(handle, "wb") as file, tempfile.TemporaryDirectory(dir=layout.stack) as scratch:
                 writer = _Writer(file)
+                say("the nights' tags")
+                if _bundle(root, bundle := Path(scratch) / "nights.bundle"):
+                    writer.add("nights.bundle", bundle)
+                if remote is not None:
+                    writer.add_folder(f"remote/{LEDGERS}", remote / LEDGERS, _UNFINISHED)
                 for name in DATABASES:
                     say(f"database {name}")
                     dump = Path(scratch) / f"{name}.dump"
@@ -100,10 +112,7 @@ def back_up(root: Path, target: Path, say: Say) -> Backup:
                 writer.add_folder("artifacts", layout.artifacts)
                 if remote is not None:
                     say("DVC's remote")
-                    writer.add_folder("remote", remote, (".tmp", ".new"))
-                say("the nights' tags")
-                if _bundle(root, bundle := Path(scratch) / "nights.bundle"):
-                    writer.add("nights.bundle", bundle)
+                    writer.add_folder("remote", remote, _UNFINISHED, but=remote / LEDGERS)
                 writer.add("secrets", layout.secrets)
                 writer.close()
     left_out = () if remote is not None else (f"DVC's remote {address or '(none)'}: it is no folder of this machine",)
@@ -129,10 +138,12 @@ class _Writer:
         self._tar.addfile(info, reader)
         self.listed[name] = {"bytes": size, "sha256": reader.digest.hexdigest()}
 
-    def add_folder(self, name: str, folder: Path, unfinished: tuple[str, ...] = ()) -> None:
-        """Add every file below a folder but those whose names end as one does that is still being written."""
+    def add_folder(self, name: str, folder: Path, unfinished: tuple[str, ...] = (), but: Path | None = None) -> None:
+        """Add every file below a folder, but not below ``but``, nor one whose name says that it is being written."""
         for path in sorted(folder.rglob("*")):
             if path.is_symlink() or not path.is_file() or path.name.endswith(unfinished):
+                continue
+            if but is not None and path.is_relative_to(but):
                 continue
             try:
                 self.add(f"{name}/{path.relative_to(folder).as_posix()}", path)

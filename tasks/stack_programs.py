@@ -139,7 +139,6 @@ def _workers(layout: Layout, settings: Settings) -> list[Program]:
             **settings.alerts,
             "PREFECT_HOME": str(layout.prefect),
             "PREFECT_WORKER_QUERY_SECONDS": "1",
-            "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
             "STILLHOUSE_WORKSPACE": str(place),
             "PYTHONPATH": os.pathsep.join([str(place / "src"), str(place)]),
             **({ON_POOLS: "1"} if pool == "night" else {}),

@@ -1,8 +1,10 @@
 """A stack made again from a backup: built beside the one that is there, then put in its place.
 
 Nothing that was there is lost: the stack is moved beside, a file of DVC's remote
-stays unless it is damaged, a night's tag stays. A restore that is cut off leaves the
-stack as it was, or is finished by the next command.
+stays unless it is damaged. What vouches for a ledger that went on after the backup
+(its head in the remote, the tags of later nights) would call the restored one cut off:
+it is laid aside, and said to be. A restore that is cut off leaves the stack as it was,
+or is finished by the next command.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ from typing import IO, Any
 from stillhouse.data.files import md5_file, replacing, write_bytes
 from stillhouse.errors import StackError
 from tasks import stack_postgres
-from tasks.stack_backup import FORMAT, MANIFEST, TAGS, remote_folder, run_git
+from tasks.stack_backup import FORMAT, LEDGERS, MANIFEST, TAGS, remote_folder, run_git
 from tasks.stack_control import Supervisor, sweep
 from tasks.stack_layout import Layout, alone, layout_of
 from tasks.stack_programs import inherited, programs_of, write_programs
@@ -48,6 +50,8 @@ class Restored:
     """Tags of nights that git lacked."""
     other_tags: tuple[str, ...]
     """Tags that name something else here, and were left."""
+    later_nights: tuple[str, ...]
+    """Tags of nights that the backup does not know, laid aside below ``refs/before-restore``."""
 
 
 def _beside(layout: Layout) -> Layout:
@@ -91,16 +95,16 @@ def restore(root: Path, source: Path, say: Say) -> Restored:
         fresh = _beside(layout)
         fresh.prepare()
         try:
-            placed, tags, others = _rebuild(fresh, source, say)
+            placed, tags, others, later = _rebuild(fresh, source, say)
         except BaseException:
             _discard(fresh)
             raise
         before = _swap(layout, fresh)
-    return Restored(before, placed, tags, others)
+    return Restored(before, placed, tags, others, later)
 
 
-def _rebuild(fresh: Layout, source: Path, say: Say) -> tuple[int, int, tuple[str, ...]]:
-    """Make a whole stack beside the one that is there; return what the remote and git got."""
+def _rebuild(fresh: Layout, source: Path, say: Say) -> tuple[int, int, tuple[str, ...], tuple[str, ...]]:
+    """Make a whole stack beside the one that is there; return what the remote and git got, and what was laid aside."""
     unpacked = fresh.stack / "unpacked"
     say("checking the backup")
     _unpack(source, unpacked)
@@ -110,11 +114,42 @@ def _rebuild(fresh: Layout, source: Path, say: Say) -> tuple[int, int, tuple[str
     shutil.rmtree(fresh.artifacts)
     (unpacked / "artifacts").replace(fresh.artifacts)
     say("DVC's remote and the nights' tags")
+    _lay_heads_aside(fresh, unpacked / "remote")
     placed = _fill_remote(fresh.root, unpacked / "remote")
     tags, others = _fetch_tags(fresh.root, unpacked / "nights.bundle")
+    later = _lay_tags_aside(fresh.root, unpacked / "nights.bundle")
     shutil.rmtree(unpacked)
     write_bytes(fresh.stack / _COMPLETE, b"")
-    return placed, tags, others
+    return placed, tags, others, later
+
+
+def _lay_heads_aside(fresh: Layout, unpacked: Path) -> None:
+    """Move heads of ledgers that differ from the backup's out of the remote, into the restored stack."""
+    remote, _address = remote_folder(fresh.root)
+    for kept in sorted((unpacked / LEDGERS).glob("*.json")) if remote is not None else ():
+        here = None if remote is None else remote / LEDGERS / kept.name
+        if here is not None and here.exists() and here.read_bytes() != kept.read_bytes():
+            aside = fresh.stack / "ledgers-before"
+            aside.mkdir(exist_ok=True)
+            shutil.move(here, aside / kept.name)
+
+
+def _lay_tags_aside(root: Path, bundle: Path) -> tuple[str, ...]:
+    """Rename the tags of nights that the backup does not know; nothing of them goes."""
+    known = set()
+    if bundle.exists():
+        known = {line.split()[1] for line in run_git(root, "bundle", "list-heads", str(bundle)).splitlines()}
+    here = dict(line.split()[::-1] for line in run_git(root, "for-each-ref", _SHAPE, TAGS).splitlines())
+    later = sorted(name for name in here if name not in known)
+    stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
+    moves = [f"create refs/before-restore/{stamp}/{_short(name)} {here[name]}\ndelete {name}\n" for name in later]
+    if moves:
+        run_git(root, "update-ref", "--stdin", given="".join(moves))
+    return tuple(_short(name) for name in later)
+
+
+def _short(name: str) -> str:
+    return name.removeprefix("refs/tags/")
 
 
 def _unpack(source: Path, folder: Path) -> None:
@@ -240,7 +275,7 @@ def _fetch_tags(root: Path, bundle: Path) -> tuple[int, tuple[str, ...]]:
     missing = [name for name in there if name not in here]
     if missing:
         run_git(root, "fetch", "--quiet", "--no-tags", str(bundle), *(f"{name}:{name}" for name in missing))
-    others = sorted(name.removeprefix("refs/tags/") for name in there if here.get(name, there[name]) != there[name])
+    others = sorted(_short(name) for name in there if here.get(name, there[name]) != there[name])
     return len(missing), tuple(others)
 
 

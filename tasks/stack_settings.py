@@ -118,6 +118,8 @@ class Settings:
             "MLFLOW_TRACKING_PASSWORD": self.kept["MLFLOW_AUTH_ADMIN_PASSWORD"],
             "PREFECT_API_URL": f"{self.prefect_url}/api",
             "PREFECT_API_AUTH_STRING": self.prefect_auth,
+            # A run that misses three of these counts as dead (deploy/automations.yaml), whoever started it.
+            "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
         }
 
 

@@ -17,7 +17,7 @@ from prefect.futures import PrefectFuture, wait
 from stillhouse.errors import StillhouseError
 from stillhouse.runner.lifeline import NIGHT_PID, TIME_LIMIT
 from stillhouse.runner.stage import NIGHT_RUN
-from tasks.dispatch import ask, publish
+from tasks.dispatch import ask, publish, runs_above
 from tasks.graph import Stage, bring_up_to_date, read_graph
 from tasks.policy import on_pools, policy_of, slot
 from tasks.steps import OpenNight
@@ -41,10 +41,11 @@ def _beside(root: Path, stage: Stage, environment: Mapping[str, str]) -> StageRe
 
 
 @task(name="stage on a pool", task_run_name="{stage.name}", cache_policy=NO_CACHE, persist_result=False)
-def _on_pool(night: OpenNight, commit: str, stage: Stage) -> StageReport:
+def _on_pool(night: OpenNight, commit: str, above: tuple[str, ...], stage: Stage) -> StageReport:
     """Have a worker of the stage's pool bring it up to date; the pool's own limit says how many at once."""
     started = time.monotonic()
-    done = ask(night.root, night.night, commit, stage, policy_of(stage.resource), night.run_id)
+    policy = policy_of(stage.resource)
+    done = ask(night.root, night.night, commit, stage, policy, run_id=night.run_id, above=above)
     return StageReport(stage.name, done is not None and done.ran, time.monotonic() - started)
 
 
@@ -82,7 +83,7 @@ def perform_graph(night: OpenNight) -> list[StageReport]:
         StillhouseError: the first stage in that order that ended with a known error.
         RuntimeError: one failed in any other way.
     """
-    commit = publish(night.root, night.night) if on_pools() else None
+    commit, above = (publish(night.root, night.night), runs_above()) if on_pools() else (None, ())
     futures: dict[str, PrefectFuture[Any]] = {}
     for stage in read_graph(night.root):
         upstream = [futures[name] for name in stage.upstream]
@@ -90,6 +91,6 @@ def perform_graph(night: OpenNight) -> list[StageReport]:
             given = _environment(stage, night.run_id)
             futures[stage.name] = _submit(_beside, stage, upstream, night.root, stage, given)
         else:
-            futures[stage.name] = _submit(_on_pool, stage, upstream, night, commit, stage)
+            futures[stage.name] = _submit(_on_pool, stage, upstream, night, commit, above, stage)
     wait(list(futures.values()))
     return [future.result() for future in futures.values()]

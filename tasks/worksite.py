@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import sys
 import time
-from contextlib import chdir
+from collections.abc import Iterator
+from contextlib import chdir, contextmanager
 from pathlib import Path
 
 import filelock
@@ -16,6 +18,7 @@ from stillhouse.runner.lifeline import NIGHT_PID, TIME_LIMIT
 from stillhouse.runner.stage import NIGHT_RUN, STATE
 from stillhouse.tracking.settings import tracking_of
 from tasks import remote, versions
+from tasks.answering import LOOK
 from tasks.clones import scratch_clone
 from tasks.graph import bring_up_to_date
 from tasks.handover import entry_of, is_current, send, take_inputs
@@ -31,6 +34,9 @@ _SITES = "sites"
 
 #: Nights whose clones a worker keeps beside tonight's: one that was revised or is caught up may come back.
 _KEPT_SITES = 2
+
+#: Seconds that an attempt waits for the end of the one before it, which looks every so often whether it was given up.
+_PREDECESSOR = 6 * LOOK
 
 
 def workspace_of_worker() -> Path:
@@ -50,13 +56,13 @@ def carry_out(order: Order, clone: Path) -> Done:
 
     Raises:
         NightError: this worker's code or tracking differs from the night's, or the remote lacks something.
-        RuntimeError: the stage ended without a known error.
+        RuntimeError: the stage ended without a known error, or an earlier attempt at it does not end.
     """
     started = time.monotonic()
     try:
         _require_same(order, clone)
         site = _site(order, clone)
-        with chdir(site):  # DVC names stages relative to where one stands
+        with _alone(site, order.stage), chdir(site):  # DVC names stages relative to where one stands
             take_inputs(site, order.inputs, order.stage)
             began = time.time()
             # One that is up to date here already was performed by an attempt whose night did not live to hear of it.
@@ -98,11 +104,26 @@ def _site(order: Order, clone: Path) -> Path:
         return scratch_clone(clone, order.commit, place)
 
 
+@contextmanager
+def _alone(site: Path, stage: str) -> Iterator[None]:
+    """Keep other attempts at a stage out of its clone: one that was given up may still be ending its children."""
+    lock = filelock.FileLock(site.with_name(f"{site.name}-{stage}.lock"), timeout=_PREDECESSOR)
+    try:
+        lock.acquire()
+    except filelock.Timeout:
+        raise RuntimeError(f"an earlier attempt at {stage} is at work here still, after {_PREDECESSOR:.0f} s") from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
 def _let_go(sites: Path) -> None:
     """Remove the clones of nights before the last few: nothing in them is anywhere's only copy."""
     folders = sorted((one for one in sites.iterdir() if one.is_dir()), key=lambda one: one.stat().st_mtime)
     for folder in folders[: -_KEPT_SITES or None]:
-        with filelock.FileLock(f"{folder}.lock"):
+        # Whoever waits here holds a site of its own: one that is in use is let go another time.
+        with contextlib.suppress(filelock.Timeout), filelock.FileLock(f"{folder}.lock", timeout=0):
             shutil.rmtree(folder, ignore_errors=True)
 
 

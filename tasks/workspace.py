@@ -40,19 +40,22 @@ sweep(sys.argv[2])
 
 
 @contextlib.contextmanager
-def exclusive(root: Path) -> Iterator[None]:
+def exclusive(root: Path, patience: float = _MOMENT) -> Iterator[None]:
     """Hold the workspace for one run.
 
     Processes of an earlier run that was killed are ended first. Should this
     process be killed, a watcher ends everything that it had started.
+
+    Args:
+        root: the workspace.
+        patience: seconds to wait for another run; whoever reads the workspace may hold it for a moment.
 
     Raises:
         NightError: another run holds the workspace.
     """
     state = root / STATE
     state.mkdir(exist_ok=True)
-    # Whoever reads the workspace may hold it for a moment.
-    lock = filelock.FileLock(state / "run.lock", timeout=_MOMENT)
+    lock = filelock.FileLock(state / "run.lock", timeout=patience)
     note = state / "run.json"
     try:
         lock.acquire()

@@ -18,6 +18,7 @@ import httpx
 import psutil
 import pytest
 import yaml
+from pools import prefect_server as server_of_its_own
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import DeploymentScheduleCreate, WorkPoolCreate
 from prefect.client.schemas.schedules import CronSchedule
@@ -54,6 +55,14 @@ from tasks.events import tell_of_decision
 verdict = SimpleNamespace(student="gru", reason="lost 3.1 % of <NDCG@10> & must not lose 2 %")
 assert tell_of_decision(Path.cwd(), "2026-03-03", SimpleNamespace(chosen=None, champion=4, verdicts=[verdict]))
 """
+
+
+@pytest.fixture(scope="module")
+def prefect_server(tmp_path_factory):
+    """A server for this file alone: its automations would judge other tests' runs."""
+    server = server_of_its_own(tmp_path_factory.mktemp("server")).start()
+    yield server.url
+    server.kill()
 
 
 @pytest.fixture(scope="module")

@@ -309,6 +309,18 @@ def reproduce(workspace: Path, version: str, keep: Path | None, as_json: bool) -
     sys.exit(show_reproduction(workspace, version, keep=keep.resolve() if keep else None, as_json=as_json))
 
 
+@cli.command()
+@click.pass_obj
+def deploy(workspace: Path) -> None:
+    """Make pools, deployments and automations on the Prefect server in PREFECT_API_URL what the files here say.
+
+    `stillhouse stack up` does it for its own server. STILLHOUSE_GPUS: slots of the pool gpu.
+    """
+    from stillhouse.cli.stack import deploy_flows
+
+    deploy_flows(workspace)
+
+
 @cli.group()
 def stack() -> None:
     """The servers and workers of one machine: PostgreSQL, MLflow, Prefect, and a worker for each pool."""

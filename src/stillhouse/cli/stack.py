@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import click
 from stillhouse.cli.age import show_age
 from stillhouse.cli.run import prepare_environment
 
-__all__ = ["back_up_stack", "restore_stack", "show_stack", "start_stack", "stop_stack"]
+__all__ = ["back_up_stack", "deploy_flows", "restore_stack", "show_stack", "start_stack", "stop_stack"]
 
 _BACKUPS = Path(".stillhouse") / "backups"
 
@@ -33,6 +34,21 @@ def start_stack(workspace: Path) -> None:
         f"Prefect   {settings.prefect_url}   account {accounts['prefect']}\n"
         "passwords are in .stillhouse/stack/env; to work with the stack: . .stillhouse/stack/env"
     )
+
+
+def deploy_flows(workspace: Path) -> None:
+    """Tell the Prefect server in PREFECT_API_URL of pools, deployments and automations, and say what there is now."""
+    prepare_environment(workspace)
+    from stillhouse.errors import NightError
+
+    if "PREFECT_API_URL" not in os.environ:
+        raise NightError(
+            "flows must be deployed to a server, found none in PREFECT_API_URL: . .stillhouse/stack/env, or set it"
+        )
+    from tasks.deploying import deploy
+
+    for line in deploy(workspace):
+        click.echo(line)
 
 
 def stop_stack(workspace: Path) -> None:
@@ -81,4 +97,9 @@ def restore_stack(workspace: Path, source: Path) -> None:
         click.echo(f"what was there before is in {done.before.relative_to(workspace)}")
     if done.other_tags:
         click.echo(f"these tags name something else here and were left: {', '.join(done.other_tags)}")
+    if done.later_nights:
+        click.echo(
+            "nights that the backup does not know were laid aside (git for-each-ref refs/before-restore): "
+            + ", ".join(done.later_nights)
+        )
     click.echo("now: make stack")

@@ -131,6 +131,25 @@ def test_later_rows_left_in_the_source_open_a_night_once_they_are_due(file, noth
     assert plan(file).action == "open"
 
 
+def test_a_night_whose_time_is_past_leaves_later_rows_to_the_nights_that_are_due_for_them(file, nothing_stale):
+    missed = ["2026-02-14T03:00", "2026-02-15T03:00", "2026-02-16T03:00"]
+    found = []
+    for time in missed:
+        made = plan(file, as_of=time, past=True)
+        assert (made.action, made.night.source["later_rows"]) == ("open", "leave")
+        put(file, made.night, versions.OPEN, versions.CLOSED)
+        found.append(made.night.fingerprint)
+    assert len(set(found)) == 3, "each has rows of its own, though the file is one"
+    assert plan(file, as_of="2026-02-17T03:00", past=True).action == "nothing"
+
+
+def test_a_night_that_a_person_opened_goes_on_when_its_time_is_past(file):
+    put(file, plan(file, as_of="2026-02-14T03:00").night, versions.OPEN)
+    found = plan(file, as_of="2026-02-14T03:00", past=True)
+    assert (found.action, found.night.id) == ("resume", "2026-02-14T030000")
+    assert found.night.source["later_rows"] == "leave"
+
+
 def test_a_corrected_source_for_the_same_time_is_a_revision_from_the_same_start(file, nothing_stale):
     put(file, plan(file, as_of="2026-03-01").night, versions.OPEN, versions.CLOSED)
     write(file, 5)

@@ -37,6 +37,16 @@ def test_a_workspace_without_a_remote_is_one_line(root):
         remote.get(root, "a")
 
 
+def test_a_store_that_is_away_is_one_line(root, monkeypatch):
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    with (root / ".dvc" / "config.local").open("a") as config:
+        config.write("['remote \"local\"']\n    url = s3://nowhere/nights\n    endpointurl = http://127.0.0.1:9\n")
+    with pytest.raises(NightError, match="DVC's remote local must be reachable"):
+        remote.get(root, "a")
+
+
 def test_a_remote_that_cannot_be_written_is_one_line(root):
     (root / ".stillhouse").mkdir(exist_ok=True)
     (root / ".stillhouse" / "remote").write_text("a file where a folder must be")

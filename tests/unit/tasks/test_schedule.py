@@ -41,6 +41,19 @@ def test_the_first_scheduled_night_is_alone(root):
     assert nights_due(root, AT_THREE, at(9), by_schedule=True) == [at(9)]
 
 
+def test_a_first_night_that_failed_is_due_again(root):
+    assert nights_due(root, AT_THREE, at(9), by_schedule=True, since=at(7, 12)) == [at(8), at(9)]
+    assert nights_due(root, AT_THREE, at(9), by_schedule=True, since=at(9, 1)) == [at(9)]
+    assert nights_due(root, AT_THREE, at(9, 2), by_schedule=True, since=at(8, 4)) == []
+
+
+def test_a_run_that_begins_late_performs_what_has_become_due_meanwhile(root):
+    handled(root, at(5))
+    assert nights_due(root, AT_THREE, at(8, 1), by_schedule=True, since=at(1)) == [at(6), at(7)]
+    handled(root, at(7))
+    assert nights_due(root, AT_THREE, at(8, 4), by_schedule=True, since=at(1)) == [at(8)]
+
+
 def test_a_person_who_starts_the_first_run_gets_the_night_that_was_due(root):
     assert nights_due(root, AT_THREE, at(9, 15), by_schedule=False) == [at(9)]
     assert nights_due(root, [], at(9, 15), by_schedule=False) == [None]
