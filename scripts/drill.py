@@ -202,6 +202,17 @@ class Drill:
         found = self.prefect("flow_runs/filter", body)
         return (found[0]["id"], found[0]["state_name"]) if found else None
 
+    def idle(self, patience: float) -> bool:
+        """Say whether every flow run comes to its end in time, and the one GPU's slot is free."""
+        until = time.monotonic() + patience
+        body = {"flow_runs": {"state": {"type": {"any_": ["RUNNING", "PENDING", "CANCELLING"]}}}}
+        while time.monotonic() < until:
+            with contextlib.suppress(OSError):
+                if not self.prefect("flow_runs/filter", body):
+                    return True
+            time.sleep(1.0)
+        return False
+
     @contextlib.contextmanager
     def step(self, night: str, what: str, expected: str) -> Iterator[Step]:
         """Try something; what it came to is told at once, and in the table."""
@@ -286,12 +297,19 @@ def killed_worker(drill: Drill, day: str) -> None:
 
 def awaiting(drill: Drill, day: str) -> None:
     """A night whose student waits for a person, who approves it, and then thinks better of it."""
+    since = len(drill.alerts)
     with drill.step(day, "gate.mode: approve", "Completed, awaiting, champion unmoved") as step:
         before = drill.champion()
-        with drill.settings({"gate.mode": "approve"}):
+        with drill.settings({"gate.mode": "approve", "alerts.max_quarantined": 1e-6}):
             ended = drill.night(day)
         waiting = drill.history()["awaiting"]
         step.happened = f"{ended}, {'awaiting' if waiting else 'nobody waits'}, {_unmoved(drill, before)}"
+    with drill.step(day, "rows in quarantine above the level", "alert sent") as step:
+        step.happened = _alert(drill, "of the rows are in quarantine", since)
+    with drill.step(day, "a champion of months ago", "Completed, alert sent") as step:
+        deployment = drill.prefect("deployments/name/watch/watch")["id"]
+        run = drill.prefect(f"deployments/{deployment}/create_flow_run", {})["id"]
+        step.happened = f"{drill.state(run, 120)}, {_alert(drill, 'The champion is', since)}"
     with drill.step(day, "stillhouse approve", "the one that waited is champion") as step:
         drill.command("approve", "--reason", "the drill", "--actor", "drill")
         step.happened = "the one that waited is champion" if drill.champion() == waiting else "another is champion"
@@ -324,7 +342,7 @@ def lost(program: str) -> Callable[[Drill, str], None]:
     """Return what kills one of the stack's servers in the middle of a night."""
 
     def happens(drill: Drill, day: str) -> None:
-        expected = "Completed at the latest at the second attempt, its student promoted"
+        expected = "Completed at the latest at the second attempt, its student promoted, nothing left at work"
         with drill.step(day, f"{program} killed in mid-night", expected) as step:
             before = drill.champion()
 
@@ -341,9 +359,32 @@ def lost(program: str) -> Callable[[Drill, str], None]:
             if ended != "Completed":
                 ended = drill.night(day)
             moved = "its student promoted" if drill.champion() != before else "nothing promoted"
-            step.happened = f"{ended} at the latest at the second attempt, {moved}"
+            idle = "nothing left at work" if drill.idle(120) else "runs left at work"
+            step.happened = f"{ended} at the latest at the second attempt, {moved}, {idle}"
 
     return happens
+
+
+def lost_machine(drill: Drill, day: str) -> None:
+    """The stack of before the night comes back from its backup; the night, which the backup never saw, is run again."""
+    backup = drill.root.parent / "stack.tar"
+    with drill.step(day, "make backup, then a night", "Completed, its student promoted") as step:
+        before = drill.champion()
+        drill.command("stack", "backup", str(backup))
+        ended = drill.night(day)
+        moved = drill.champion() != before
+        step.happened = f"{ended}, {'its student promoted' if moved else 'nothing promoted'}"
+    with drill.step(day, "the stack lost, make restore", "champion of the backup, every link verified") as step:
+        drill.command("stack", "down")
+        shutil.rmtree(drill.root / ".stillhouse" / "stack")
+        drill.command("stack", "restore", str(backup))
+        drill.command("stack", "up")
+        whole = drill.command("audit", "student@champion", code=None)
+        champion = "champion of the backup" if drill.champion() == before else "another champion"
+        step.happened = f"{champion}, {'every link verified' if whole.returncode == 0 else whole.stdout[-300:]}"
+    with drill.step(day, "the night that the backup never saw", "Completed, its student promoted") as step:
+        ended = drill.night(day)
+        step.happened = f"{ended}, {'its student promoted' if drill.champion() != before else 'nothing promoted'}"
 
 
 def nothing_new(drill: Drill, day: str) -> None:
@@ -366,6 +407,7 @@ LONG = {
     11: lost("prefect"),
     12: lost("postgres"),
     13: tampered,
+    14: lost_machine,
 }
 SHORT = {1: killed_worker, 2: awaiting, 3: bad_data}
 

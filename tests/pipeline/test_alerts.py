@@ -95,6 +95,9 @@ def station(prefect_server, tmp_path_factory):
         for pool, limit in {"alerts": None, "night": 1, "unstaffed": None}.items():
             one.client.create_work_pool(WorkPoolCreate(name=pool, type="process", concurrency_limit=limit))
         deploy(one, "alert", "alert", "flows.alert.alert", "alerts")
+        deploy(one, "alert", "by-cpu", "flows.alert.alert", "alerts")
+        file = root / automations.FILE
+        file.write_text(file.read_text().replace("within: 600", "within: 20"))
         deploy(one, "watch", "watch", "flows.watch.watch", "alerts")
         deploy(one, "scheduled", "on-alerts", "probes.scheduled", "alerts")
         one.night = deploy(one, "scheduled", "on-night", "probes.scheduled", "night")
@@ -210,6 +213,11 @@ def test_a_night_that_no_worker_took_is_told_of_by_the_watch(station):
     assert "UTC: its run is" in hook["message"]
 
 
+def test_a_night_that_waits_for_a_worker_is_told_of_where_the_pool_of_nights_has_none(station):
+    hooks = awaited(lambda: [got for got in station.web.got if "No worker takes" in got["title"]], "it is told of")
+    assert "stillhouse stack status" in hooks[0]["message"]
+
+
 SEND = """
 from flows.alert import alert
 ended = alert("A title", "A body", return_state=True)
@@ -266,7 +274,8 @@ def bare(prefect_server, tmp_path):
     """A folder with the automations' file, and a client of a server on which the alert is deployed."""
     shutil.copytree(ROOT / "deploy", tmp_path / "deploy")
     with temporary_settings({PREFECT_API_URL: prefect_server}), get_client(sync_client=True) as client:
-        client.create_deployment(client.create_flow_from_name("alert"), "alert", entrypoint="flows.alert.alert")
+        for name in ("alert", "by-cpu"):
+            client.create_deployment(client.create_flow_from_name("alert"), name, entrypoint="flows.alert.alert")
         yield SimpleNamespace(root=tmp_path, client=client, file=tmp_path / automations.FILE)
 
 

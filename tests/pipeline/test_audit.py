@@ -14,13 +14,16 @@ from workspaces import clone
 from stillhouse.data.files import sha256_tree
 from stillhouse.errors import RegistryError
 from stillhouse.lineage import statement
+from stillhouse.lineage.ledger import head
 from stillhouse.lineage.signing import private_key, sign
 from stillhouse.tracking.ledger_store import LEDGER
 from stillhouse.tracking.registry import read_statement, register_student, version_of
 from stillhouse.tracking.store import connect
 from tasks import versions
+from tasks.anchors import anchor
 from tasks.audit import audit
 from tasks.champion import ledger_entries
+from tasks.promotion import Move, carry_out
 from tasks.reach import reached
 
 pytestmark = pytest.mark.slow
@@ -275,6 +278,12 @@ def test_a_ledger_cut_off_together_with_its_nights_tag_is_found_by_the_remote(tw
     assert found.state == "altered"
     assert f"the ledger must hold entry {last}" in found.says
     assert "which DVC's remote names as its head" in two_nights.run("run", "--force", code=2).err
+    move = Move("promoted", 1, None, "to hide it", "somebody", None, head(ledger_entries(root)).hash)
+    with pytest.raises(RegistryError, match="which DVC's remote names as its head"):
+        carry_out(root, move)
+    with pytest.raises(RegistryError, match="it was cut off"):
+        anchor(root)
+    assert ledger_entries(root)[-1].number < last, "nothing was added, and what tells of it was not written over"
 
 
 def test_a_student_registered_later_for_the_same_night_is_reached_by_its_own_data(two_nights):

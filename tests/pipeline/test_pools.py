@@ -75,6 +75,25 @@ def test_a_night_over_two_clones_and_s3_makes_the_embedded_nights_bytes(pools, t
     assert any(name.startswith("nights/stillhouse/nights/2026-03-02/open-") for name in names)
     audited = pools.run("audit", "student@champion", "--json")
     assert json.loads(audited.stdout)["state"] == "verified"
+    runs = _times(pools, "2026-03-02")
+    assert _beside(runs["evaluate_champion"], runs["train_teacher"]), "a CPU stage waits for no GPU stage"
+
+
+@pytest.mark.drill
+def test_students_take_turns_on_the_one_gpu_while_cpu_stages_go_on(pools, template):
+    small = template.params()["students"]["small"]
+    before = (pools.workspace.root / "params.yaml").read_text()
+    pools.workspace.set({"students": {"small": small, "other": small}})
+    try:
+        pools.run("run", "--as-of", "2026-03-02T12:00", "--force")
+    finally:
+        (pools.workspace.root / "params.yaml").write_text(before)
+    runs = _times(pools, "2026-03-02T120000")
+    heavy = [run for run in runs.values() if run[0] == "gpu"]
+    light = [run for run in runs.values() if run[0] == "cpu"]
+    assert len(heavy) >= 2
+    assert not [(a, b) for a in heavy for b in heavy if a is not b and _beside(a, b)], "the pool has one slot"
+    assert [(a, b) for a in heavy for b in light if _beside(a, b)]
 
 
 @pytest.mark.drill
@@ -85,16 +104,10 @@ def test_the_next_night_goes_through_a_folder(pools, second):
 
 
 def _use(pools, options):
-    """Point the workspace and its clones at another remote."""
+    """Point the workspace and its clones at another remote, of which nothing of the one before stays."""
+    lines = [f"    {name} = {value}" for name, value in options]
     for clone in (pools.workspace.root, pools.folder / "cpu", pools.folder / "gpu"):
-        for option in options:
-            subprocess.run(
-                ["dvc", "remote", "modify", "--local", "local", *option],
-                cwd=clone,
-                env=pools.environment(clone),
-                check=True,
-                capture_output=True,
-            )
+        (clone / ".dvc" / "config.local").write_text("\n".join(["['remote \"local\"']", *lines, ""]))
 
 
 def _pools_of(pools):
@@ -107,6 +120,24 @@ def _pools_of(pools):
         "    print(json.dumps({run.name.partition(': ')[2]: run.work_pool_name for run in runs}))\n"
     )
     return json.loads(pools.python(code))
+
+
+def _times(pools, night):
+    """Stage → (pool, when its run began, when it ended) of the runs of one night."""
+    code = (
+        "import json\n"
+        "from prefect.client.orchestration import get_client\n"
+        "with get_client(sync_client=True) as client:\n"
+        f"    runs = [run for run in client.read_flow_runs() if run.name.startswith({night + ': '!r})]\n"
+        "    told = {run.name.partition(': ')[2]: [run.work_pool_name, run.start_time.timestamp(), "
+        "run.end_time.timestamp()] for run in runs}\n"
+        "    print(json.dumps(told))\n"
+    )
+    return json.loads(pools.python(code))
+
+
+def _beside(one, other):
+    return one[1] < other[2] and other[1] < one[2]
 
 
 def test_a_worker_of_other_code_is_refused_in_one_line(pools):

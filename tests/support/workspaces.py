@@ -69,6 +69,9 @@ class Workspace:
             section[last] = value
         path.write_text(yaml.safe_dump(document, sort_keys=False))
 
+    def params(self):
+        return yaml.safe_load((self.root / "params.yaml").read_text())
+
     @property
     def environment(self):
         kept = {

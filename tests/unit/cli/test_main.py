@@ -14,7 +14,7 @@ def stillhouse(*arguments, cwd):
 def test_help_names_every_command(tmp_path):
     shown = stillhouse("--help", cwd=tmp_path).stdout
     commands = ("run", "status", "stage", "recommend", "tune", "promote", "rollback", "approve", "reject")
-    for command in (*commands, "history", "compare", "audit", "reproduce"):
+    for command in (*commands, "history", "compare", "audit", "reproduce", "backfill", "deploy", "gc", "stack"):
         assert f"  {command} " in shown
 
 
@@ -23,6 +23,17 @@ def test_a_folder_that_is_no_workspace_is_one_line_and_exit_code_2(tmp_path):
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1
     assert "params.yaml must exist" in done.stderr
+
+
+def test_flows_are_deployed_to_a_server_that_is_named_and_to_no_other(tmp_path):
+    for name in ("params.yaml", "dvc.yaml"):
+        (tmp_path / name).write_bytes((Path(__file__).parents[3] / name).read_bytes())
+    done = stillhouse("deploy", cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr == (
+        "stillhouse: flows must be deployed to a server, found none in PREFECT_API_URL: "
+        ". .stillhouse/stack/env, or set it\n"
+    )
 
 
 def test_a_misspelt_option_is_one_message_and_exit_code_2(tmp_path):
