@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ["by_rank", "centred", "standardised", "with_spread"]
+__all__ = ["LEAST_SPREAD", "by_rank", "centred", "standardised", "with_spread"]
 
 #: Below this spread of a row's scores, standardising them would only lift noise.
-_LEAST_SPREAD = 1e-4
+LEAST_SPREAD = 1e-4
 
 
 def centred(scores: Tensor, real: Tensor) -> Tensor:
@@ -42,7 +42,7 @@ def with_spread(scores: Tensor, real: Tensor) -> tuple[Tensor, Tensor]:
     """Return `standardised` scores and the deviation that they were divided by, float [n, 1]."""
     apart = centred(scores, real)
     variance = apart.square().sum(dim=1, keepdim=True) / real.sum(dim=1, keepdim=True).clamp_min(1)
-    spread = (variance + _LEAST_SPREAD**2).sqrt()
+    spread = (variance + LEAST_SPREAD**2).sqrt()
     return apart / spread, spread
 
 

@@ -33,7 +33,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from stillhouse.distill.catalogue import look
-from stillhouse.distill.heads import with_spread
+from stillhouse.distill.heads import LEAST_SPREAD, with_spread
 from stillhouse.distill.method import Method, Said
 from stillhouse.distill.protocol import Wanted
 from stillhouse.distill.seen import Seen
@@ -67,7 +67,8 @@ class Soft(Method):
         """Return the divergence at each position, float [n], without the factor temperature²."""
         if not self._standardise:
             return divergence(said.head, said.drawn, said.log_unseen, said.log_tail, said.teacher)
-        found: Tensor = _Standardised.apply(said.head, said.teacher)  # type: ignore[no-untyped-call]
+        form = _StandardisedWhole if said.teacher.whole else _Standardised
+        found: Tensor = form.apply(said.head, said.teacher)  # type: ignore[no-untyped-call]
         return found
 
     def scale(self, temperature: float) -> float:
@@ -199,6 +200,31 @@ class _Standardised(torch.autograd.Function):
         inner = (slope - apart * along) / spread
         inner -= inner.sum(dim=1, keepdim=True) / count
         return inner.masked_fill_(~real, 0.0).mul_((gradient / ctx.temperature).unsqueeze(1)), None
+
+
+class _StandardisedWhole(torch.autograd.Function):
+    """The same where no place is padding: standardising a row is then what torch does in one pass as layer norm."""
+
+    @staticmethod
+    def forward(ctx: Any, head: Tensor, teacher: TeacherRows) -> Tensor:
+        t, width = teacher.temperature, head.shape[1:]
+        theirs, _, _ = torch.native_layer_norm(teacher.scores, width, None, None, LEAST_SPREAD**2)
+        ours, mean, over_spread = torch.native_layer_norm(head, width, None, None, LEAST_SPREAD**2)
+        asked, given = theirs.div_(t).log_softmax(dim=1), ours.div_(t).log_softmax(dim=1)
+        wanted = asked.exp()
+        loss: Tensor = torch.linalg.vecdot(wanted, asked.sub_(given))
+        ctx.temperature = t
+        ctx.save_for_backward(given.exp_().sub_(wanted), head, mean, over_spread)
+        return loss
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        slope, head, mean, over_spread = ctx.saved_tensors
+        given = slope * (gradient / ctx.temperature).unsqueeze(1)
+        asked = [True, False, False]
+        back = torch.ops.aten.native_layer_norm_backward
+        return back(given, head, head.shape[1:], mean, over_spread, None, None, asked)[0], None
 
 
 def _log_shares(apart: Tensor, padding: Tensor, temperature: float) -> Tensor:

@@ -44,6 +44,8 @@ class TeacherRows:
     """float [N]: how many items the position has not seen."""
     hidden: Tensor | None = None
     """float [N, d]: the teacher's states, where the store holds them and a method reads them."""
+    whole: bool = False
+    """Whether it is known that ``items`` holds no padding; a part of rows that are whole is whole."""
 
     @classmethod
     def of(
@@ -74,6 +76,7 @@ class TeacherRows:
             tail_logq=real(batch.tail_logq),
             unseen=unseen if seen is None else unseen - seen.counts,
             hidden=None if batch.hidden is None else real(batch.hidden),
+            whole=bool(batch.items.min(initial=1)),
         )
 
     def __len__(self) -> int:

@@ -32,8 +32,8 @@ def trust(kind: Trust, batch: PositionBatch, teacher: TeacherRows, within: int =
     """
     match kind:
         case "everywhere":
-            return torch.ones_like(teacher.tail_prob)
+            return torch.ones_like(teacher.tail_lse)
         case "where_right":
-            return (teacher.items[:, :within] == batch.targets.unsqueeze(1)).any(dim=1).to(teacher.tail_prob)
+            return (teacher.items[:, :within] == batch.targets.unsqueeze(1)).any(dim=1).to(teacher.tail_lse)
         case "by_confidence":
             return teacher.confidence

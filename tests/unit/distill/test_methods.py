@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -15,6 +18,7 @@ from stillhouse.distill.rank_sampling import RankSampling
 from stillhouse.distill.regression import Regression
 from stillhouse.distill.rejuvenated import Rejuvenated
 from stillhouse.distill.soft import Soft
+from stillhouse.distill.teacher_rows import TeacherRows
 
 ROWS = Rows.drawn(positions=6, items=14)
 SMALL = Rows.drawn(positions=5, items=8, seed=2, k=3, samples=2)
@@ -148,6 +152,45 @@ def test_a_student_that_equals_its_teacher_up_to_a_constant_has_nothing_to_learn
 @pytest.mark.parametrize("method", [Soft(standardise=True), Regression(standardise=True)], ids=["soft", "regression"])
 def test_a_standardised_method_asks_for_no_spread_of_scores(method):
     assert least(method, ROWS, torch.from_numpy(ROWS.scores * 0.2), most=1e-5)
+
+
+def whole_rows(dtype: torch.dtype) -> tuple[TeacherRows, torch.Tensor]:
+    """Return 40 rows without padding, one of them of equal scores, and a student's scores of their items."""
+    rng = np.random.default_rng(4)
+    rows = Rows(rng.normal(0.0, 3.0, (40, 31)), [rng.integers(1, 31, 3) for _ in range(40)], k=20)
+    rows.scores[7] = 1.0
+    teacher = TeacherRows.of(rows.batch(2.0), torch.device("cpu"), dtype, 30, rows)
+    student = torch.from_numpy(rng.normal(5.0, 2.0, (40, 20))).to(dtype)
+    student[8] = 0.5
+    return teacher, student
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_standardising_whole_rows_equals_the_form_that_minds_padding(dtype):
+    teacher, student = whole_rows(dtype)
+    assert teacher.whole
+    assert teacher.part(3, 9).whole
+    found = []
+    for form in (teacher, replace(teacher, whole=False)):
+        head = student.clone().requires_grad_()
+        loss = Soft(standardise=True).loss(SimpleNamespace(head=head, teacher=form))
+        loss.dot(torch.arange(40.0, dtype=dtype)).backward()
+        found.append((loss.detach(), head.grad))
+    for ours, theirs in zip(*found, strict=True):
+        # Relative to a row's largest: what cancels in a float32 has no digits of its own.
+        size = theirs.abs().reshape(40, -1).amax(dim=1).clamp_min(1e-3)
+        assert ((ours - theirs).abs().reshape(40, -1).amax(dim=1) / size).max() < 1e-5
+
+
+def test_a_gradient_of_whole_rows_equals_finite_differences():
+    teacher, student = whole_rows(torch.float64)
+    method, student = Soft(standardise=True), student[:5].requires_grad_()
+    part = teacher.part(0, 5)
+    assert torch.autograd.gradcheck(lambda head: method.loss(SimpleNamespace(head=head, teacher=part)), (student,))
+
+
+def test_rows_with_one_place_of_padding_are_not_whole():
+    assert not ROWS.teacher().whole
 
 
 @pytest.mark.parametrize("method", [RankSampling(samples=2, decay=1.0), Listwise(samples=2, decay=1.0)])

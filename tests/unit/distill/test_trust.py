@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
 import torch
 from teaching import Rows
 
@@ -13,6 +14,13 @@ TEACHER, BATCH = ROWS.teacher(), ROWS.positions()  # what came next is the teach
 
 def test_everywhere_all_positions_count_the_same():
     assert trust("everywhere", BATCH, TEACHER).tolist() == [1.0] * 6
+
+
+@pytest.mark.parametrize("kind", ["everywhere", "where_right"])
+def test_nothing_is_worked_out_of_a_whole_batch_that_trust_does_not_need(kind):
+    teacher = ROWS.teacher()
+    trust(kind, BATCH, teacher)
+    assert "_shares" not in vars(teacher)
 
 
 def test_where_right_only_positions_count_whose_target_is_high_on_the_teachers_list():
