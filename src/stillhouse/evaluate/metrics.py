@@ -67,8 +67,20 @@ def per_user(values: Floats, users: Ints) -> tuple[Ints, Floats]:
     >>> per_user(np.array([1.0, 0.0, 1.0]), np.array([7, 7, 3]))
     (array([3, 7]), array([1. , 0.5]))
     """
-    unique, place, counts = np.unique(users, return_inverse=True, return_counts=True)
-    return unique, np.bincount(place, weights=values, minlength=len(unique)) / counts
+    whose = _Users(users)
+    return whose.unique, whose.means(values)
+
+
+class _Users:
+    """Which rows are of one user."""
+
+    def __init__(self, users: Ints) -> None:
+        self.unique, self._place, self._counts = np.unique(users, return_inverse=True, return_counts=True)
+
+    def means(self, values: Floats) -> Floats:
+        """Return the mean of each user's ``values``, float64 [unique users]."""
+        means: Floats = np.bincount(self._place, weights=values, minlength=len(self.unique)) / self._counts
+        return means
 
 
 def ranking_metrics(users: Ints, ranks: Ints, ks: Sequence[int], n_items: int) -> dict[str, float | int | None]:
@@ -81,14 +93,14 @@ def ranking_metrics(users: Ints, ranks: Ints, ks: Sequence[int], n_items: int) -
         ``hr_at_k``, ``ndcg_at_k``, ``recall_at_k`` for each k, ``mrr``, and the
         counts ``users`` and ``targets``. Without any row every figure is None.
     """
-    unique = np.unique(users)
-    found: dict[str, float | int | None] = {"users": len(unique), "targets": len(ranks)}
+    whose = _Users(users)
+    found: dict[str, float | int | None] = {"users": len(whose.unique), "targets": len(ranks)}
     for k in sorted(set(ks)):
-        share = per_user(hits(ranks, k, n_items), users)[1]
+        share = whose.means(hits(ranks, k, n_items))
         found[f"hr_at_{k}"] = _mean((share > 0).astype(np.float64))
         found[f"recall_at_{k}"] = _mean(share)
-        found[f"ndcg_at_{k}"] = _mean(per_user(ndcg(ranks, k, n_items), users)[1])
-    found["mrr"] = _mean(per_user(reciprocal_ranks(ranks, n_items), users)[1])
+        found[f"ndcg_at_{k}"] = _mean(whose.means(ndcg(ranks, k, n_items)))
+    found["mrr"] = _mean(whose.means(reciprocal_ranks(ranks, n_items)))
     return found
 
 
@@ -135,8 +147,8 @@ def popularity_bias(
     if not rows.any():
         return None
     total = np.where(top > 0, popularity[top], 0)[rows].sum(axis=1)
-    recommended = per_user(total / places[rows], users[rows])[1].mean()
-    taken = per_user(profile[rows], users[rows])[1].mean()
+    whose = _Users(users[rows])
+    recommended, taken = whose.means(total / places[rows]).mean(), whose.means(profile[rows]).mean()
     return float((recommended - taken) / taken) if taken > 0 else None
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from itertools import pairwise
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,12 +15,15 @@ Ints = NDArray[np.int64]
 Mask = NDArray[np.bool_]
 Seen = tuple[Ints, Ints]
 """Cells of a score matrix that are no candidates: (row numbers, item indices), of one length, repeats allowed."""
-_Part = tuple[slice, Seen | None]
 
 #: Bytes of what is made of the scores that are looked at together: it stays in the processor's cache.
 _ROOM = 512 * 1024
 #: Most columns a group when the best are looked for.
 _STRIPES = 32
+#: Bools that are counted together, as the bytes of one word.
+_LANES = 8
+#: Words whose bytes, 0 or 1 each, add up without running into each other.
+_WORDS = 255
 
 
 def seen_from_rows(rows: Sequence[NDArray[np.integer]]) -> Seen:
@@ -66,43 +69,54 @@ def rank_targets(
     >>> rank_targets(np.array([[9.0, 1.0, 3.0, 2.0]]), np.array([3]), [np.array([2])])
     array([1])
     """
-    parts = _parts(scores.shape, seen, _rows(scores.shape, 1))
+    parts, cells = _parts(len(scores), _rows(scores.shape, 1)), _Cells.of(seen)
     ranks = np.empty(len(targets), dtype=np.int64)
 
-    def rank(mine: Sequence[_Part]) -> None:
-        lower = np.empty((_rows(scores.shape, 1), scores.shape[1]), dtype=bool)
-        for rows, cells in mine:
-            ranks[rows] = _rank(scores[rows], targets[rows], cells, lower)
+    def rank(mine: Sequence[slice]) -> None:
+        width = -(-scores.shape[1] // _LANES) * _LANES
+        lower = np.zeros((_rows(scores.shape, 1), width), dtype=bool)
+        for rows in mine:
+            ranks[rows] = _rank(scores[rows], targets[rows], cells.of_part(rows, scores.shape[1], width), lower)
 
-    if threads == 1 or len(parts) < 2:
-        rank(parts)
-    else:
-        with ThreadPoolExecutor(threads) as pool:
-            list(pool.map(rank, [parts[first::threads] for first in range(threads)]))
+    _share_out(parts, threads, rank)
     return ranks
 
 
-def _rank(scores: NDArray[np.floating], targets: NDArray[np.integer], seen: Seen | None, lower: Mask) -> Ints:
-    """Return the ranks of one part; ``lower`` is room for a bool a score."""
+def _rank(scores: NDArray[np.floating], targets: NDArray[np.integer], seen: Ints, lower: Mask) -> Ints:
+    """Return the ranks of one part.
+
+    Args:
+        scores: as in `rank_targets`.
+        targets: likewise.
+        seen: what is filtered, as places of ``lower`` from its first.
+        lower: room for a bool a score, a multiple of `_LANES` in a row; those beyond the scores are False.
+    """
     rows, lower = np.arange(len(targets)), lower[: len(targets)]
     found = scores[rows, targets]
     # What is no candidate counts as lower. `lower` rather than `higher or equal`: NaN is neither, and has to count.
-    np.less(scores, found[:, None], out=lower)
+    np.less(scores, found[:, None], out=lower[:, : scores.shape[1]])
     lower[:, 0] = True
-    if seen is not None:
-        lower[seen] = True
-    # Row by row: counting along an axis widens every bool to eight bytes first.
-    below = np.fromiter(map(np.count_nonzero, lower), np.int64, len(targets))
+    lower.reshape(-1)[seen] = True
     lost = lower[rows, targets] | np.isnan(found) | np.isneginf(found)
-    ranks: Ints = scores.shape[1] - below
+    ranks: Ints = scores.shape[1] - _counts(lower)
     ranks[lost] = scores.shape[1]
     return ranks
+
+
+def _counts(mask: Mask) -> Ints:
+    """Return how many of each row are True: eight are added at a time, for an axis of bools is widened first."""
+    words = mask.view(np.uint64)
+    sums = np.add.reduceat(words, np.arange(0, words.shape[1], _WORDS), axis=1)
+    counts: Ints = sums.view(np.uint8).sum(axis=1, dtype=np.int64)
+    return counts
 
 
 def top_k(
     scores: NDArray[np.floating],
     k: int,
     seen: Seen | Sequence[NDArray[np.integer]] | None = None,
+    *,
+    threads: int = 1,
 ) -> Ints:
     """Return each row's ``k`` best candidates, best first.
 
@@ -110,6 +124,7 @@ def top_k(
         scores: float [n, n_items + 1]; column 0 is ignored, NaN and -inf are never recommended.
         k: ≥ 1; above the number of items it gives all of them.
         seen: as in `rank_targets`.
+        threads: likewise.
 
     Returns:
         int64 [n, min(k, n_items)] of item indices; equal scores stand in order of
@@ -124,15 +139,19 @@ def top_k(
         return best
     rows, columns = _rows(scores.shape, scores.itemsize), scores.shape[1]
     stripes = max(1, min(_STRIPES, columns // (4 * places)))
-    room = np.full((rows, -(-columns // stripes) * stripes), -np.inf, scores.dtype)
-    for part, cells in _parts(scores.shape, seen, rows):
-        masked = room[: part.stop - part.start]
-        # The larger of a score and -inf is the score, and -inf where it is NaN.
-        np.fmax(scores[part], -np.inf, out=masked[:, :columns])
-        masked[:, 0] = -np.inf
-        if cells is not None:
-            masked[cells] = -np.inf
-        _best(masked, stripes, best[part])
+    width, cells = -(-columns // stripes) * stripes, _Cells.of(seen)
+
+    def list_best(mine: Sequence[slice]) -> None:
+        room = np.full((rows, width), -np.inf, scores.dtype)
+        for part in mine:
+            masked = room[: part.stop - part.start]
+            # The larger of a score and -inf is the score, and -inf where it is NaN.
+            np.fmax(scores[part], -np.inf, out=masked[:, :columns])
+            masked[:, 0] = -np.inf
+            masked.reshape(-1)[cells.of_part(part, columns, width)] = -np.inf
+            _best(masked, stripes, best[part])
+
+    _share_out(_parts(len(scores), rows), threads, list_best)
     return best
 
 
@@ -165,15 +184,46 @@ def _rows(shape: tuple[int, ...], size: int) -> int:
     return max(1, min(shape[0], _ROOM // (size * shape[1])))
 
 
-def _parts(shape: tuple[int, ...], seen: Seen | Sequence[NDArray[np.integer]] | None, step: int) -> list[_Part]:
-    """Return each part's rows, ``step`` of them, and its seen cells with row numbers counted from its first."""
-    parts = [slice(first, min(first + step, shape[0])) for first in range(0, shape[0], step)]
-    if seen is None:
-        return [(rows, None) for rows in parts]
-    row, item = seen if isinstance(seen, tuple) else seen_from_rows(seen)
-    if (row[1:] < row[:-1]).any():
-        order = np.argsort(row, kind="stable")
-        row, item = row[order], item[order]
-    bounds = np.searchsorted(row, [rows.start for rows in parts] + [shape[0]])
-    cells = [slice(first, last) for first, last in pairwise(bounds.tolist())]
-    return [(rows, (row[those] - rows.start, item[those])) for rows, those in zip(parts, cells, strict=True)]
+def _parts(rows: int, step: int) -> list[slice]:
+    return [slice(first, min(first + step, rows)) for first in range(0, rows, step)]
+
+
+def _share_out(parts: Sequence[slice], threads: int, work: Callable[[Sequence[slice]], None]) -> None:
+    """Do ``work`` on all ``parts``, by ``threads`` threads where there are parts for more than one."""
+    if threads == 1 or len(parts) < 2:
+        work(parts)
+        return
+    shares = [parts[first::threads] for first in range(min(threads, len(parts)))]
+    with ThreadPoolExecutor(len(shares)) as pool:
+        list(pool.map(work, shares))
+
+
+@dataclass(frozen=True, eq=False)
+class _Cells:
+    """What is seen, in order of rows."""
+
+    rows: Ints
+    items: Ints
+
+    @classmethod
+    def of(cls, seen: Seen | Sequence[NDArray[np.integer]] | None) -> _Cells:
+        if seen is None:
+            return cls(np.empty(0, np.int64), np.empty(0, np.int64))
+        rows, items = seen if isinstance(seen, tuple) else seen_from_rows(seen)
+        if (rows[1:] < rows[:-1]).any():
+            order = np.argsort(rows, kind="stable")
+            rows, items = rows[order], items[order]
+        return cls(rows, items)
+
+    def of_part(self, part: slice, columns: int, width: int) -> Ints:
+        """Return the places of the cells of ``part`` in a flat table of its rows, ``width`` places each.
+
+        Raises:
+            IndexError: an item is none of the ``columns``; it would be another row's.
+        """
+        those = slice(*np.searchsorted(self.rows, [part.start, part.stop]).tolist())
+        items = self.items[those]
+        if len(items) and (items.min() < 0 or items.max() >= columns):
+            raise IndexError(f"seen items must be 0..{columns - 1}, found {items.min()}..{items.max()}")
+        places: Ints = (self.rows[those] - part.start) * width + items
+        return places

@@ -102,6 +102,7 @@ def score_split(
     fallback: NDArray[np.floating] | None = None,
     index: Ints | None = None,
     reporter: Reporter | None = None,
+    threads: int = 1,
 ) -> Scored:
     """Rank every target of ``split`` among all items, with the items already seen filtered.
 
@@ -118,6 +119,7 @@ def score_split(
         index: the scorer's index of each of tonight's items, int64 [n_items + 1], where its
             vocabulary is another: its histories are given in its own indices, without what it lacks.
         reporter: draws the progress.
+        threads: ≥ 1, that rank a batch once it is scored; the result is the same.
 
     Returns:
         One row a target; no rows for an empty split.
@@ -132,8 +134,8 @@ def score_split(
         padded = asked.padded(rows, length)
         scores = _scores(scorer, padded, fallback)
         seen = None if repeat_items else history.seen(rows)
-        ranks[rows] = rank_targets(scores, targets[rows, 2], seen)
-        top[rows] = top_k(scores, k, seen)
+        ranks[rows] = rank_targets(scores, targets[rows, 2], seen, threads=threads)
+        top[rows] = top_k(scores, k, seen, threads=threads)
 
     batches = [slice(first, first + batch_size) for first in range(0, len(targets), batch_size)]
     if reporter is None:

@@ -21,7 +21,7 @@ class EvaluateParams(StageParams):
     """Cut-offs; 10 is among them."""
     batch_size: int = pydantic.Field(ge=1)
     threads: int = pydantic.Field(ge=1)
-    """ONNX Runtime threads for ranking and for batch throughput."""
+    """Threads of ranking, and of ONNX Runtime there and for batch throughput."""
     latency_threads: int = pydantic.Field(ge=1)
     """ONNX Runtime threads for single-user latency."""
     latency_requests: int = pydantic.Field(ge=10)

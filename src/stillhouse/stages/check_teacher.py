@@ -161,6 +161,7 @@ class _Bench:
             fallback=popularity_scores(self.words.popularity),
             index=index,
             reporter=self.reporter,
+            threads=self.params.compute.threads,
         )
         return protocol_metrics(scored, self.catalogue)
 

@@ -135,6 +135,7 @@ def _score(
         fallback=shares,
         index=theirs,
         reporter=reporter,
+        threads=params.threads,
     )
 
 
@@ -147,6 +148,7 @@ def _popularity(events: Sequences, words: Vocabulary, params: EvaluateParams) ->
         k=max(params.ks),
         batch_size=params.batch_size,
         repeat_items=params.repeat_items,
+        threads=params.threads,
     )
 
 

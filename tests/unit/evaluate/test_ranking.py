@@ -95,6 +95,28 @@ def test_how_many_rows_are_looked_at_together_decides_nothing(room: int, monkeyp
     assert rank_targets(scores, targets, seen).tolist() == expected
     assert rank_targets(scores, targets, seen, threads=3).tolist() == expected
     assert top_k(scores, 10, seen).tolist() == lists
+    assert top_k(scores, 10, seen, threads=3).tolist() == lists
+
+
+@pytest.mark.parametrize("items", [7, 8, 2039, 2040, 2041, 6200])
+def test_a_rank_may_be_as_large_as_the_catalogue(items: int) -> None:
+    """Ranks are counted in words of eight and sums of 255: whatever the columns, none runs over."""
+    scores = np.tile(np.arange(items + 1, dtype=np.float32), (3, 1))
+    targets = np.array([1, items // 2, items])
+    assert rank_targets(scores, targets).tolist() == [items, items - items // 2 + 1, 1]
+    assert rank_targets(scores, targets, [np.array([items])] * 3).tolist() == [
+        items - 1,
+        items - items // 2,
+        items + 1,
+    ]
+    assert rank_targets(-scores, targets).tolist() == [1, items // 2, items]
+
+
+@pytest.mark.parametrize("item", [-1, 4])
+def test_a_seen_item_that_is_none_of_the_columns_is_refused(item: int) -> None:
+    seen = [np.array([item]), np.array([], dtype=np.int64)]
+    with pytest.raises(IndexError, match=r"seen items must be 0\.\.3"):
+        rank_targets(np.zeros((2, 4)), np.array([1, 1]), seen)
 
 
 @pytest.mark.parametrize("k", [1, 10, 70, 300])

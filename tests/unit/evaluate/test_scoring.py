@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from stillhouse.data.sequences import Sequences
+from stillhouse.evaluate import ranking
 from stillhouse.evaluate.mapped import ItemMapping, mapped_scorer
 from stillhouse.evaluate.popularity import PopularityScorer, popularity_scores
 from stillhouse.evaluate.scoring import History, score_split
@@ -60,6 +61,17 @@ def test_nothing_is_filtered_where_people_take_items_again(sequences: Sequences)
 @pytest.mark.parametrize("batch_size", [1, 3, 100])
 def test_the_batch_size_changes_nothing(sequences: Sequences, batch_size: int) -> None:
     one, other = (score(sequences, "window", Asked(5), batch_size=size) for size in (2, batch_size))
+    np.testing.assert_array_equal(one.ranks, other.ranks)
+    np.testing.assert_array_equal(one.top, other.top)
+
+
+@pytest.mark.parametrize("threads", [2, 7])
+def test_the_number_of_threads_changes_nothing(
+    sequences: Sequences, threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = score(sequences, "window", Asked(5), batch_size=100)
+    monkeypatch.setattr(ranking, "_ROOM", 1)  # each row is a part of its own
+    other = score(sequences, "window", Asked(5), batch_size=100, threads=threads)
     np.testing.assert_array_equal(one.ranks, other.ranks)
     np.testing.assert_array_equal(one.top, other.top)
 
