@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
-from itertools import groupby
+from itertools import groupby, islice
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,8 @@ _CELLS = 1 << 20
 _CELLS_GPU = 1 << 27
 #: Users of a batch that the teacher reads at once: those of similar length, which spares padding.
 _ALIKE = 64
+#: Batches a worker that are begun before they are asked for.
+_AHEAD = 2
 
 Int = NDArray[np.int64]
 
@@ -216,17 +219,18 @@ def _write_missing(writer: StoreWriter, scorer: _Scorer, shards: list[list[Windo
     if any(kept):
         reporter.note(f"{sum(kept)} of {len(shards)} shards stand finished from an earlier run")
     total = sum(int(batch.counts.sum()) for shard in shards for batch in shard)
+    missing = [batch for batches, done in zip(shards, kept, strict=True) if not done for batch in batches]
     with (
         reporter.progress("soft targets", total) as bar,
         repeatable(scorer.params.compute),
-        _workers(scorer.workers) as in_order,
+        _ahead(scorer, missing) as scored,
     ):
         for number, (batches, done) in enumerate(zip(shards, kept, strict=True)):
             if done:
                 bar.advance(sum(int(batch.counts.sum()) for batch in batches))
                 continue
             parts: list[dict[str, NDArray[Any]]] = []
-            for part in in_order(scorer.rows, batches):
+            for part in islice(scored, len(batches)):
                 parts.append(part)
                 bar.advance(len(part["peak"]))
             tensors = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
@@ -234,16 +238,27 @@ def _write_missing(writer: StoreWriter, scorer: _Scorer, shards: list[list[Windo
 
 
 @contextmanager
-def _workers(number: int) -> Iterator[Callable[..., Iterator[Any]]]:
-    """Give a `map` that works on ``number`` batches at once, each in a thread that shares its work with no other.
+def _ahead(scorer: _Scorer, batches: Sequence[Windows]) -> Iterator[Iterator[dict[str, NDArray[Any]]]]:
+    """Give what ``scorer`` says of ``batches``, in their order; while one is put on disk, the next are scored.
 
-    A batch's tables stay in the cache of its core, and no small operation waits for a second thread.
+    A few batches a worker are begun or wait for the caller, no more: memory is bounded however slow a disk is.
     """
-    if number == 1:
-        yield map
-        return
-    with ThreadPoolExecutor(number, initializer=partial(torch.set_num_threads, 1)) as pool:
-        yield pool.map
+    most = _AHEAD * scorer.workers
+    with ThreadPoolExecutor(scorer.workers, initializer=partial(torch.set_num_threads, scorer.threads)) as pool:
+
+        def results() -> Iterator[dict[str, NDArray[Any]]]:
+            begun: deque[Future[dict[str, NDArray[Any]]]] = deque()
+            for batch in batches:
+                begun.append(pool.submit(scorer.rows, batch))
+                if len(begun) > most:
+                    yield begun.popleft().result()
+            while begun:
+                yield begun.popleft().result()
+
+        try:
+            yield results()
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 class _Scorer:
@@ -259,7 +274,8 @@ class _Scorer:
         self._strata = strata
         self._code = code
         on_gpu = self._fabric.device.type == "cuda"
-        self.workers = 1 if on_gpu else params.compute.threads
+        # On a CPU each batch has a thread that shares its work with no other: its tables stay in the cache of one core.
+        self.workers, self.threads = (1, params.compute.threads) if on_gpu else (params.compute.threads, 1)
         self._rows = max(1, (_CELLS_GPU if on_gpu else _CELLS) // (code.n_items + 1))
 
     @torch.inference_mode()

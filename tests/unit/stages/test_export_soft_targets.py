@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -27,7 +28,7 @@ from stillhouse.models.checkpoint import Header, load, save
 from stillhouse.params.export_soft_targets import ExportSoftTargetsParams
 from stillhouse.params.model import ItemKnnSpec, TransformerSpec
 from stillhouse.reporting import SilentReporter
-from stillhouse.stages.export_soft_targets import export_soft_targets
+from stillhouse.stages.export_soft_targets import _Scorer, export_soft_targets
 
 SETTINGS: dict[str, Any] = {
     "k": 6,
@@ -312,6 +313,55 @@ def test_a_store_with_a_bad_shard_is_made_whole_by_scoring_that_shard_alone(expo
     path, again = export_night.run("a", resume=resume, hidden=hidden)
     assert (sha256_tree(path), again) == (whole, values)
     assert written == [1]
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_few_batches_are_scored_while_a_shard_is_written(export_night, monkeypatch, threads):
+    """And no more than a few, however long the disk takes."""
+    scored, rows, write = threading.Semaphore(0), _Scorer.rows, StoreWriter.write
+    waited: list[bool] = []
+
+    def counting(self: _Scorer, batch: Any) -> Any:
+        scored.release()
+        return rows(self, batch)
+
+    def slow(self: StoreWriter, number: int, *rest: Any) -> None:
+        if number == 0:  # of one batch
+            waited.extend(scored.acquire(timeout=60) for _ in range(1 + 2 * threads))
+            waited.append(scored.acquire(timeout=0.3))
+        write(self, number, *rest)
+
+    whole = sha256_tree(export_night.run("whole", shard_positions=1, batch_size=1)[0])
+    monkeypatch.setattr(_Scorer, "rows", counting)
+    monkeypatch.setattr(StoreWriter, "write", slow)
+    settings = {"shard_positions": 1, "batch_size": 1, "compute": {"device": "cpu", "threads": threads}}
+    path, values = export_night.run("slow", **settings)
+    assert values["shards"] > 8
+    assert waited == [True] * (1 + 2 * threads) + [False]
+    if threads == 1:
+        assert sha256_tree(path) == whole
+
+
+def test_where_scoring_fails_the_shards_before_stay_finished(export_night, written, monkeypatch):
+    whole = sha256_tree(export_night.run("whole")[0])
+    rows, calls = _Scorer.rows, iter(range(100))
+
+    def failing(self: _Scorer, batch: Any) -> Any:
+        if next(calls) == 3:
+            raise OSError("the device is gone")
+        return rows(self, batch)
+
+    written.clear()
+    with monkeypatch.context() as patch:
+        patch.setattr(_Scorer, "rows", failing)
+        with pytest.raises(OSError, match="the device is gone"):
+            export_night.run("again")
+    finished = list(written)
+    assert finished
+    assert finished[0] == 0
+    written.clear()
+    assert sha256_tree(export_night.run("again")[0]) == whole
+    assert written[0] == len(finished)
 
 
 def test_a_store_of_other_settings_is_replaced_whole(export_night, written):
