@@ -145,8 +145,7 @@ def top_k(
         room = np.full((rows, width), -np.inf, scores.dtype)
         for part in mine:
             masked = room[: part.stop - part.start]
-            # The larger of a score and -inf is the score, and -inf where it is NaN.
-            np.fmax(scores[part], -np.inf, out=masked[:, :columns])
+            masked[:, :columns] = scores[part]
             masked[:, 0] = -np.inf
             masked.reshape(-1)[cells.of_part(part, columns, width)] = -np.inf
             _best(masked, stripes, best[part])
@@ -162,12 +161,16 @@ def _best(masked: NDArray[np.floating], stripes: int, best: Ints) -> None:
     those is a bound: k columns reach it, so that nothing below it can be among the best.
 
     Args:
-        masked: float [rows, columns], no NaN; ``stripes`` divides the columns.
+        masked: float [rows, columns]; ``stripes`` divides the columns. NaN in it becomes -inf.
         stripes: columns a group; there are at least k groups.
         best: int64 [rows, k] of zeros.
     """
     k = best.shape[1]
     highest = masked.reshape(len(masked), stripes, -1).max(axis=1)
+    if np.isnan(highest).any():
+        # The larger of a score and -inf is the score, and -inf where it is NaN.
+        np.fmax(masked, -np.inf, out=masked)
+        highest = masked.reshape(len(masked), stripes, -1).max(axis=1)
     bound = np.partition(highest, -k, axis=1)[:, -k]
     reach = masked >= np.maximum(bound, np.finfo(masked.dtype).min)[:, None]
     row, column = np.divmod(np.flatnonzero(reach), masked.shape[1])
