@@ -79,11 +79,14 @@ class Look:
         scores[:, 0] = -torch.inf
         self.scores = scores.gather(1, wanted.items)
         self._none = scores.new_zeros(len(scores))
-        self.mean = scores[:, 1:].mean(dim=1) if wanted.mean else self._none
+        asked = bool(wanted.temperatures) or wanted.mean
+        self._cells = _Cells(wanted.seen, *scores.shape) if asked and wanted.seen is not None else None
+        self._candidates = self._none.add(self._columns - 1)
+        if self._cells is not None:
+            self._candidates = self._candidates.sub_(self._cells.counts).clamp_min_(1.0)
+        self.mean = self._mean(scores) if wanted.mean else self._none
         # What stands at padding must not be the best, and must not be far from it either.
         scores[:, 0] = scores[:, -1]
-        asked = bool(wanted.temperatures)
-        self._cells = _Cells(wanted.seen, *scores.shape) if asked and wanted.seen is not None else None
         self.top_items: Tensor | None = None
         self.top_scores: Tensor | None = None
         self._at_head: Tensor | None = None
@@ -131,7 +134,10 @@ class Look:
         if result is None:
             result = self.scores.new_zeros((len(self.scores), self._columns))
         if at_mean is not None and self._wanted.mean:
-            result += (at_mean / (self._columns - 1)).unsqueeze(1)
+            share = at_mean / self._candidates
+            result += share.unsqueeze(1)
+            if self._cells is not None:
+                self._cells.add(result, share.neg().index_select(0, self._cells.rows))
         if at_scores is not None or self._at_head is not None:
             result.scatter_add_(1, self._wanted.items, self._at_items(at_scores))
         if at_top is not None and self.top_items is not None:
@@ -139,6 +145,14 @@ class Look:
         # Whatever was handed back for padding.
         result[:, 0] = 0.0
         return result
+
+    def _mean(self, scores: Tensor) -> Tensor:
+        """Return the mean over the unseen items, [n]; 0 where there are none."""
+        total = scores[:, 1:].sum(dim=1)
+        if self._cells is not None:
+            total -= self._cells.sums(self._cells.take(scores))
+            total.masked_fill_(self._cells.counts >= self._columns - 1, 0.0)
+        return total / self._candidates
 
     def _table(self, scores: Tensor, temperature: float) -> _Table:
         """Turn ``scores`` into exponentials in place, and sum them."""

@@ -51,12 +51,11 @@ class HardObjective:
     not seen. Where nobody takes an item twice, a list never holds a seen item, and what a model
     learns about keeping them low is of no use to anyone.
 
-    With ``smoothing`` s the loss is ``(1 - s) * hard + s * (logsumexp(scores) - mean(scores))``:
-    the cross-entropy against a target that gives every item the same share of s.
+    With ``smoothing`` s the loss is ``(1 - s) * hard + s * (logsumexp(scores) - mean(scores))``, both over
+    the same candidates: the cross-entropy against a target that gives each of them the same share of s.
     Source: Szegedy et al., "Rethinking the Inception Architecture", CVPR 2016; as a
     control for distillation: Yuan et al., "Revisiting Knowledge Distillation via
-    Label Smoothing Regularization", CVPR 2020. Smoothed labels are spread over all items,
-    seen ones too, whatever the candidates are.
+    Label Smoothing Regularization", CVPR 2020.
     """
 
     weights = None
@@ -64,8 +63,7 @@ class HardObjective:
     def __init__(self, smoothing: float = 0.0, histories: Histories | None = None) -> None:
         """Smooth labels by ``smoothing`` in [0, 1); leave out what ``histories`` say was seen."""
         self._smoothing = smoothing
-        # Smoothed labels are spread over all items.
-        self._before = None if histories is None or smoothing else SeenBefore(histories)
+        self._before = None if histories is None else SeenBefore(histories)
 
     def lesson(self, batch: PositionBatch) -> _HardLesson:
         """Return the batch, to be learnt from its targets alone."""

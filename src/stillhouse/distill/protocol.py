@@ -75,7 +75,7 @@ class Wanted:
     total: bool = True
     """Whether the log-sum-exp over all items, at temperature 1, is wanted."""
     mean: bool = False
-    """Whether the mean score over all items is wanted."""
+    """Whether the mean score over the items that a position has not seen (``seen`` none: over all) is wanted."""
     top: int = 0
     """How many of the student's own best unseen items are wanted; more than 0 needs a temperature."""
 
@@ -107,7 +107,7 @@ class Answer:
     log_tail: Mapping[float, Tensor]
     """The same over the unseen items outside the head; -inf where there are none."""
     mean: Tensor
-    """float [n]: mean score over all items (0 where it was not wanted)."""
+    """float [n]: mean score over the unseen items (0 where it was not wanted, or where there are none)."""
     top_items: Tensor | None = None
     """int64 [n, top]: the student's best unseen items, best first; 0 pads where there are fewer. No gradient."""
     top_scores: Tensor | None = None

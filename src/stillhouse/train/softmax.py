@@ -219,10 +219,25 @@ def _estimate(
         log_total=every.logsumexp(dim=1) if wanted.total else zero,
         log_unseen=unseen,
         log_tail=tail,
-        mean=best.mean(dim=1) if wanted.mean else zero,
+        mean=_mean(best, scores[:, 0], columns, wanted) if wanted.mean else zero,
         top_items=top_items,
         top_scores=top_scores,
     )
+
+
+def _mean(drawn: Tensor, target: Tensor, columns: Tensor, wanted: Wanted) -> Tensor:
+    """Return the mean of those of ``drawn``, [n, draws], that are unseen; that of the target alone where none is, [n].
+
+    A mean of draws, not a sum over the number of unseen items: scores that are all higher by one number give a mean
+    that is higher by it, as the whole catalogue's is.
+    """
+    if wanted.seen is None:
+        return drawn.mean(dim=1)
+    taken = torch.zeros((len(drawn), len(columns)), dtype=torch.bool, device=drawn.device)
+    _mark(taken, columns, *wanted.seen)
+    left = ~taken[:, 1:]
+    counts = left.sum(dim=1)
+    return torch.where(counts == 0, target, drawn.masked_fill(~left, 0.0).sum(dim=1) / counts.clamp_min(1))
 
 
 def _headed(wanted: Wanted, columns: Tensor, scores: Tensor) -> tuple[Tensor | None, Tensor | None]:

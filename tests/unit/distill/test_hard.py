@@ -80,3 +80,54 @@ def test_seen_items_are_no_candidates_and_feel_no_gradient() -> None:
     assert scores.grad is not None
     assert scores.grad[2, [1, 2, 3]].abs().max() == 0.0
     assert scores.grad[0, 1] < 0.0
+
+
+#: Position t of one user, whose events these are, has seen the first t + 1 of them.
+EVENTS = np.array([3, 1, 2, 5, 4], np.int64)
+ALL_BUT_ONE = PositionBatch(
+    torch.tensor([1, 2, 5, 4]), torch.tensor([1.0, 2.0, 0.5, 1.0]).double(), torch.zeros(4).long(), torch.arange(4)
+)
+
+
+def smoothed() -> HardObjective:
+    return HardObjective(0.2, SimpleNamespace(items=EVENTS, offsets=np.array([0, len(EVENTS)])))
+
+
+def smoothed_by_hand(scores: np.ndarray) -> float:
+    """Return the cross-entropy against labels of .8 and .2 spread over what is unseen, from probabilities."""
+    total = 0.0
+    for row, (target, weight) in enumerate(zip(ALL_BUT_ONE.targets.tolist(), ALL_BUT_ONE.weights, strict=True)):
+        left = [item for item in range(1, scores.shape[1]) if item not in EVENTS[: row + 1]]
+        probs = np.exp(scores[row, left]) / np.exp(scores[row, left]).sum()
+        labels = 0.2 / len(left) + 0.8 * (np.array(left) == target)
+        total -= float(weight) * float(labels @ np.log(probs))
+    return total / float(ALL_BUT_ONE.weights.sum())
+
+
+@pytest.mark.parametrize("n_items", [5, 9])  # with five the last position has one candidate: it teaches nothing
+def test_smoothed_labels_are_spread_over_the_unseen_items_alone(n_items: int) -> None:
+    draw = torch.Generator().manual_seed(0)
+    scores = torch.randn(4, n_items + 1, generator=draw, dtype=torch.float64).requires_grad_()
+    found = on_scores(smoothed(), scores, ALL_BUT_ONE).total
+    assert found.item() == pytest.approx(smoothed_by_hand(scores.detach().numpy()), rel=1e-12)
+    found.backward()
+    assert scores.grad is not None
+    for row in range(4):
+        assert not scores.grad[row, [0, *EVENTS[: row + 1]]].any()
+    torch.testing.assert_close(scores.grad.sum(dim=1), torch.zeros(4).double(), atol=1e-12, rtol=0.0)
+    step, plain = 1e-6, scores.detach().numpy()
+    for row, item in np.ndindex(4, n_items + 1):
+        moved = np.zeros_like(plain)
+        moved[row, item] = step
+        slope = (smoothed_by_hand(plain + moved) - smoothed_by_hand(plain - moved)) / (2 * step)
+        assert scores.grad[row, item].item() == pytest.approx(slope, abs=1e-8)
+
+
+def test_smoothing_where_everything_was_seen_stays_finite() -> None:
+    batch = PositionBatch(torch.tensor([4]), torch.ones(1).double(), torch.zeros(1).long(), torch.tensor([4]))
+    scores = torch.randn(1, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64).requires_grad_()
+    found = on_scores(smoothed(), scores, batch).total
+    found.backward()
+    assert found.isfinite()
+    assert scores.grad is not None
+    assert scores.grad.isfinite().all()

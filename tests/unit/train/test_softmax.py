@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -55,6 +56,25 @@ def test_label_smoothing_is_the_cross_entropy_against_smoothed_labels():
     assert on_scores(HardObjective(0.2), scores, batch).total.item() == pytest.approx(expected.item(), rel=1e-12)
 
 
+def test_drawn_smoothing_leaves_seen_items_out_too():
+    draw = torch.Generator().manual_seed(6)
+    hidden, table = torch.randn(4, 3, generator=draw), torch.randn(13, 3, generator=draw)
+    batch = PositionBatch(torch.tensor([5, 6, 7, 8]), torch.ones(4), torch.zeros(4).long(), torch.arange(4))
+    lesson = HardObjective(0.3, SimpleNamespace(items=np.arange(4, 9), offsets=np.array([0, 5]))).lesson(batch)
+    torch.manual_seed(0)
+    drawn = torch.unique(torch.randint(1, 13, (400,))).tolist()
+    assert drawn == list(range(1, 13))  # all items: nothing is left to chance
+    torch.manual_seed(0)
+    rows = table.clone().requires_grad_()
+    found = sampled_loss(hidden, rows, lesson, 400).total
+    torch.testing.assert_close(found, catalogue_loss(hidden, table, lesson).total)
+    found.backward()
+    assert not rows.grad[4].any()  # everybody has seen it
+    seen = Wanted(items=torch.tensor([[2]]), seen=(torch.tensor([0]), torch.tensor([1])), mean=True)
+    answer = softmax._estimate(hidden[:1], 12, table[None, [2]], torch.tensor([1]), table[[1]], seen, None)
+    assert answer.mean.item() == answer.scores.item()  # no draw is unseen: the target stands for them
+
+
 def test_half_precision_factors_keep_the_loss_and_the_gradients_direction():
     draw = torch.Generator().manual_seed(4)
     hidden, table = torch.randn(64, 16, generator=draw), torch.randn(40, 16, generator=draw)
@@ -104,7 +124,7 @@ class Everything:
             seen = set(items[rows == row].tolist())
             unseen = [item for item in range(1, scores.shape[1]) if item not in seen]
             tail = [item for item in unseen if item not in wanted.head[row].tolist()]
-            values = [*scores[row, wanted.items[row]], scores[row, 1:].logsumexp(0), scores[row, 1:].mean()]
+            values = [*scores[row, wanted.items[row]], scores[row, 1:].logsumexp(0), scores[row, unseen].mean()]
             values += [(scores[row, group] / t).logsumexp(0) for group in (unseen, tail) for t in wanted.temperatures]
             total = total + (torch.stack(values) * slopes).sum()
         return total
