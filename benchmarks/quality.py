@@ -2,10 +2,13 @@
 
 ``quality.yaml`` names the runs: what each changes in ``params.yaml``, and which teacher a student learns from.
 Every run is a process of its own and leaves a folder; one that is there is not made again, so that a table can be
-filled over days. Leave-one-out, full ranking, seen items filtered; a student is ranked as it is served, by its package
-("valid" is its checkpoint's). *Alone* is the same student on people's events only,
-with the same steps; *gap* is the share of the way from there to its teacher, its interval a bootstrap over users and
-seeds; *bound* is the lower 95 % bound of the student's NDCG@10 over its teacher's, over users and seeds likewise.
+filled over days, unless its settings or its teacher changed since. What a run takes from another is made first.
+Leave-one-out, full ranking, seen items filtered; a student is ranked as it is served, by its package ("valid" is its
+checkpoint's). Figures are medians over seeds, a teacher's means with their standard deviation. *Alone* is the same
+student on people's events only, with the same steps; *gap* is the share of the way from there to its teacher, its
+interval a bootstrap over users and seeds; *bound* is the lower 95 % bound of the student's NDCG@10 over its teacher's,
+over users and seeds likewise. *Share* is the bytes of weights as served over the teacher's as it is (float32), *equal*
+over the teacher's in the student's own precision.
 
     .venv/bin/python benchmarks/quality.py --only 'teacher*' --seeds 3
     .venv/bin/python benchmarks/quality.py --only 'w32*' --seeds 2 --jobs 2
@@ -15,9 +18,7 @@ seeds; *bound* is the lower 95 % bound of the student's NDCG@10 over its teacher
 from __future__ import annotations
 
 import argparse
-import copy
 import fcntl
-import fnmatch
 import json
 import os
 import resource
@@ -25,7 +26,6 @@ import shutil
 import subprocess
 import sys
 import time
-import zlib
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -39,17 +39,31 @@ import yaml
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 from _peers.moviellens import default_file, prepared
+from quality_plan import (
+    Plan,
+    Run,
+    adopt,
+    digest,
+    folder_of,
+    merged,
+    phases,
+    selected,
+    settings,
+    sources,
+    state,
+    store_key,
+    there,
+)
 from quality_table import gains, report
 
 from stillhouse.data.files import read_json, write_json, write_none
 from stillhouse.data.sequences import Sequences
 from stillhouse.models.checkpoint import load
-from stillhouse.params.base import build, read_yaml, stage_values
+from stillhouse.params.base import build, stage_values
 from stillhouse.params.document import STAGE_PARAMS
 from stillhouse.runner.stage import load_stage
 from stillhouse.train.validation import ValidationSet
 
-ROOT = Path(__file__).parents[1]
 PLAN = Path(__file__).with_name("quality.yaml")
 
 
@@ -73,31 +87,6 @@ class Log:
         from stillhouse.reporting import SilentReporter
 
         return SilentReporter().progress(label, total)
-
-
-def merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Return ``base`` with ``changes``; a dotted name reaches into sections."""
-    result = copy.deepcopy(dict(base))
-    for dotted, value in changes.items():
-        *parents, last = dotted.split(".")
-        section = result
-        for key in parents:
-            section = section.setdefault(key, {})
-        section[last] = value
-    return result
-
-
-def settings(plan: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """Return the whole of ``params.yaml`` as the run ``name`` has it."""
-    return _changed(plan, name, merged(read_yaml(ROOT / "params.yaml"), plan["common"]))
-
-
-def _changed(plan: Mapping[str, Any], name: str, params: dict[str, Any]) -> dict[str, Any]:
-    """Return ``params`` with what the runs change that ``name`` is like, and then what itself does."""
-    run = plan["runs"][name]
-    for parent in run.get("like", []):
-        params = _changed(plan, parent, params)
-    return merged(params, run.get("params", {}))
 
 
 def stage(name: str, params: Mapping[str, Any], **paths: Any) -> Mapping[str, Any]:
@@ -130,10 +119,10 @@ def ranks_of(teacher: Path, sequences: Path) -> tuple[np.ndarray, np.ndarray]:
     return found[0], found[1]
 
 
-def train_one(plan: Mapping[str, Any], name: str, seed: int, work: Path) -> None:
+def train_one(plan: Plan, name: str, seed: int, work: Path) -> None:
     """Make the run ``name`` with ``seed`` in ``work``/runs: in this process, which is its own."""
-    run, folder = plan["runs"][name], work / "runs" / f"{name}.{seed}"
-    folder.mkdir(parents=True, exist_ok=True)
+    run, folder, made_of = plan["runs"][name], folder_of(work, (name, seed)), digest(plan, (name, seed), work)
+    _begin(folder, made_of)
     params = merged(settings(plan, name), {"seed": seed})
     data = work / "data"
     common: dict[str, Any] = {"vocabulary": data / "vocabulary", "sequences": data / "sequences"}
@@ -160,10 +149,20 @@ def train_one(plan: Mapping[str, Any], name: str, seed: int, work: Path) -> None
         "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
         "role": run["role"],
         "seed": seed,
+        "digest": made_of,
     }
     write_json(folder / "result.json", figures)
     shutil.rmtree(resume, ignore_errors=True)
     print(json.dumps(figures), flush=True)
+
+
+def _begin(folder: Path, made_of: str | None) -> None:
+    """Make ``folder``, empty but for what a killed attempt at the same run left in it."""
+    begun, result = folder / "begun.json", folder / "result.json"
+    if result.exists() or (begun.exists() and read_json(begun)["digest"] != made_of):
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(begun, {"digest": made_of})
 
 
 def take_members(members: Mapping[str, str], work: Path, resume: Path) -> None:
@@ -250,12 +249,11 @@ def _quality(test: np.ndarray, valid: np.ndarray) -> dict[str, float]:
 
 def _store(params: dict[str, Any], teacher: Path, common: dict[str, Any]) -> Path:
     """Return the soft targets of ``teacher``, exported with the settings of the student's run, once."""
-    wanted = json.dumps(params["export_soft_targets"], sort_keys=True)
-    key = f"soft_targets-{zlib.crc32(wanted.encode()):08x}"
+    key = store_key(params, teacher / "teacher")
     store = teacher / key
     with (teacher / f"{key}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # two students may ask at once
-        _export(params, teacher, common, store, key)
+        _export(merged(params, {"seed": 1}), teacher, common, store, key)  # whoever asks first
     return store
 
 
@@ -277,7 +275,23 @@ def _export(params: dict[str, Any], teacher: Path, common: dict[str, Any], store
         shutil.rmtree(resume, ignore_errors=True)
 
 
-def make(work: Path, options: list[str], one: tuple[str, int]) -> None:
+def due(plan: Plan, one: Run, work: Path) -> bool:
+    """Say whether ``one`` is to be made, and why where that is not plain."""
+    name, seed = one
+    found = state(plan, one, work)
+    lacking = [source for source in sources(plan, one) if state(plan, source, work) != "done"]
+    if found == "done":
+        return False
+    if lacking:
+        said = ", ".join(f"{source}.{number}" for source, number in lacking)
+        print(f"== {name}, seed {seed}: skipped, it takes {said}, which is not there or no longer fits", flush=True)
+        return False
+    if found == "stale":
+        print(f"== {name}, seed {seed}: made again, its settings or what it takes changed since", flush=True)
+    return True
+
+
+def make(work: Path, options: list[str], one: Run) -> None:
     """Make a run with a seed, in a process of its own that gets ``options``."""
     name, seed = one
     print(f"== {name}, seed {seed}", flush=True)
@@ -312,20 +326,17 @@ def main() -> None:
         return
     if not arguments.report:
         prepared(arguments.data, arguments.work / "data")
-        missing = [
-            (name, seed)
-            for name in plan["runs"]
-            if fnmatch.fnmatch(name, arguments.only)
-            for seed in range(1, arguments.seeds + 1)
-            if not (arguments.work / "runs" / f"{name}.{seed}" / "result.json").exists()
-        ]
+        adopt(plan, arguments.work)
         options = ["--jobs", str(arguments.jobs)]
         if arguments.precision:
             options += ["--precision", arguments.precision]
-        for role in ("teacher", "student"):
+        for phase in phases(plan, selected(plan, arguments.only, arguments.seeds)):
             with ThreadPoolExecutor(arguments.jobs) as pool:
-                some = [one for one in missing if plan["runs"][one[0]]["role"] == role]
+                some = [one for one in phase if due(plan, one, arguments.work)]
                 list(pool.map(partial(make, arguments.work, options), some))
+    for name, seed in there(plan, arguments.work):
+        if state(plan, (name, seed), arguments.work) == "stale":
+            print(f"{name}, seed {seed} is of other settings, or of another teacher, than quality.yaml says")
     report(plan, arguments.work)
 
 
