@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from stillhouse.data.files import read_json
+from stillhouse.models.checkpoint import load
+from stillhouse.models.quantised import keep_rounded
+from stillhouse.package.compress import exportable
 
 __all__ = ["gains", "report"]
 
@@ -27,7 +31,7 @@ def gains(ranks: np.ndarray) -> np.ndarray:
 
 
 def table(plan: Mapping[str, Any], work: Path) -> list[dict[str, Any]]:
-    """Return a row a run: means over seeds, against the teacher and the same student alone."""
+    """Return a row a run: medians over seeds (a teacher's: means), against the teacher and the same student alone."""
     rows = []
     for name, run in plan["runs"].items():
         folders = sorted((work / "runs").glob(f"{name}.[0-9]*"))
@@ -39,7 +43,9 @@ def table(plan: Mapping[str, Any], work: Path) -> list[dict[str, Any]]:
         for key in found[0]:
             values = [one.get(key) for one in found]
             if all(isinstance(value, int | float) for value in values):
-                row[key] = float(np.mean(values))
+                row[key] = float(np.mean(values) if run["role"] == "teacher" else np.median(values))
+        if run["role"] == "teacher" and len(found) > 1:
+            row["ndcg_at_10_deviation"] = float(np.std([one["ndcg_at_10"] for one in found], ddof=1))
         if run["role"] == "student":
             row |= _against(plan, work, name, done)
         rows.append(row)
@@ -49,15 +55,20 @@ def table(plan: Mapping[str, Any], work: Path) -> list[dict[str, Any]]:
 def _against(plan: Mapping[str, Any], work: Path, name: str, done: list[Path]) -> dict[str, Any]:
     """Compare with the teacher (ratio and its bound) and with the same student alone (gap closed and its interval)."""
     run = plan["runs"][name]
-    mine = _gains(done)
     folder = work / "runs" / f"{run['teacher']}.1"
-    teacher = _gains([folder])[0]
+    if not (folder / "result.json").exists():
+        return {}
+    mine, teacher = _gains(done), _gains([folder])[0]
     drawn = [(_resampled(mine, draw), teacher[draw[0]].mean()) for draw in _draws(len(teacher), 1)]
     size = read_json(folder / "result.json").get("weight_bytes")
+    served = [_served(one) for one in done]
     result: dict[str, Any] = {
-        "of_teacher": float(mine.mean() / teacher.mean()),
+        "of_teacher": _middle(mine) / float(teacher.mean()),
         "of_teacher_bound": float(np.quantile([own / theirs for own, theirs in drawn], 0.05)),
-        "bytes_of_teacher": np.mean([read_json(one / "result.json")["weight_bytes"] for one in done]) / size,
+        "bytes_of_teacher": float(np.median([bytes_ for bytes_, _ in served])) / size,
+        "bytes_of_teacher_equal": float(
+            np.median([bytes_ / teacher_bytes(folder / "teacher", precision) for bytes_, precision in served])
+        ),
     }
     alone = [f for f in sorted((work / "runs").glob(f"{run.get('alone', '-')}.[0-9]*")) if (f / "ranks.npz").exists()]
     if not alone:
@@ -71,11 +82,29 @@ def _against(plan: Mapping[str, Any], work: Path, name: str, done: list[Path]) -
         closed.append((own - start) / (theirs - start))
     low, high = np.quantile(closed, [0.025, 0.975])
     return result | {
-        "gap_closed": float((mine.mean() - base.mean()) / lag.mean()),
+        "gap_closed": (_middle(mine) - _middle(base)) / (float(teacher.mean()) - _middle(base)),
         "gap_closed_low": float(low),
         "gap_closed_high": float(high),
         "gap_in_errors": float(lag.mean() / (lag.std() / np.sqrt(len(lag)))),
     }
+
+
+def _served(folder: Path) -> tuple[float, str]:
+    """Return a student's bytes of weights as served, and what its matrices are kept in."""
+    return read_json(folder / "result.json")["weight_bytes"], read_json(folder / "package" / "package.json")["weights"]
+
+
+@cache
+def teacher_bytes(checkpoint: Path, precision: str) -> int:
+    """Return the bytes of a teacher's weights if it were served in ``precision``, counted as a student's package is.
+
+    In int8 a matrix is a byte a number and a scale of two bytes a row (`stillhouse.package.compress`); vectors stay
+    float32.
+    """
+    model, _ = load(checkpoint)
+    keep_rounded(model)
+    served = exportable(model, int8=precision == "int8")
+    return sum(tensor.nbytes for tensor in served.state_dict().values())
 
 
 def _gains(folders: list[Path]) -> np.ndarray:
@@ -91,15 +120,21 @@ def _draws(users: int, seed: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
 
 
 def _resampled(found: np.ndarray, draw: tuple[np.ndarray, np.ndarray]) -> float:
-    """Return the mean of ``found`` [seeds, users] over the drawn users and as many drawn seeds as there are."""
+    """Return `_middle` of the drawn users of ``found`` [seeds, users] and as many drawn seeds as there are."""
     users, numbers = draw
     seeds = (numbers[: len(found)] * len(found)).astype(int)
-    return float(found[seeds][:, users].mean())
+    return _middle(found[seeds][:, users])
+
+
+def _middle(found: np.ndarray) -> float:
+    """Return the median over seeds of the mean over users of ``found`` [seeds, users]."""
+    return float(np.median(found.mean(axis=1)))
 
 
 #: Head of a column → key of a row, its format, and what it is multiplied by.
 _COLUMNS = {
     "NDCG@10": ("ndcg_at_10", ".4f", 1.0),
+    "±": ("ndcg_at_10_deviation", ".4f", 1.0),
     "HR@10": ("hr_at_10", ".4f", 1.0),
     "valid": ("valid_ndcg_at_10", ".4f", 1.0),
     "of teacher": ("of_teacher", ".1%", 1.0),
@@ -110,11 +145,13 @@ _COLUMNS = {
     "errors": ("gap_in_errors", ".1f", 1.0),
     "kB": ("weight_bytes", ".0f", 1e-3),
     "share": ("bytes_of_teacher", ".1%", 1.0),
+    "equal": ("bytes_of_teacher_equal", ".1%", 1.0),
     "B/item": ("bytes_per_item", ".0f", 1.0),
     "MFLOP": ("flops", ".1f", 1e-6),
     "p50 ms": ("p50_ms", ".2f", 1.0),
     "s/epoch": ("epoch_seconds", ".1f", 1.0),
     "epochs": ("epochs", ".0f", 1.0),
+    "peak MB": ("peak_mb", ".0f", 1.0),
 }
 
 
@@ -132,7 +169,7 @@ def report(plan: Mapping[str, Any], work: Path) -> None:
         print_table([title, "seeds", *heads], cells)
         print()
     write("quality", sys.argv, rows=rows)
-    draw([row for row in rows if row["role"] == "student" and row["track"] != "methods"])
+    draw([row for row in rows if "of_teacher" in row and row["track"] != "methods"])
 
 
 def draw(rows: list[dict[str, Any]]) -> None:
