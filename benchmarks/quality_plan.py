@@ -12,6 +12,7 @@ import fnmatch
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -58,7 +59,12 @@ def merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any
 
 def settings(plan: Plan, name: str) -> dict[str, Any]:
     """Return the whole of ``params.yaml`` as the run ``name`` has it."""
-    return _changed(plan, name, merged(read_yaml(ROOT / "params.yaml"), plan["common"]))
+    return _changed(plan, name, merged(_shipped(), plan["common"]))
+
+
+@cache
+def _shipped() -> dict[str, Any]:
+    return read_yaml(ROOT / "params.yaml")
 
 
 def _changed(plan: Plan, name: str, params: dict[str, Any]) -> dict[str, Any]:
