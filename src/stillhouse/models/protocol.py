@@ -157,19 +157,27 @@ class SequenceModel(Recommender):
     def scores(self, hidden: Tensor) -> Tensor:
         """Return the score of every item for each state.
 
+        The products are float32 at least, also where states are made in mixed precision: of the 8 bits that
+        bfloat16 keeps of a score many items would share all, and a store would keep their noise.
+
         Args:
             hidden: float [..., queries * width].
 
         Returns:
             float [..., n_items + 1], unbounded; column 0 is -inf.
         """
+        with torch.autocast(hidden.device.type, enabled=False):
+            wide = torch.promote_types(hidden.dtype, torch.float32)
+            return self._products(hidden.to(wide), self.items.weight.to(wide))
+
+    def _products(self, hidden: Tensor, table: Tensor) -> Tensor:
         if self.queries is not None:
-            return best_product(hidden, self.items.weight) + self.mask
+            return best_product(hidden, table) + self.mask
         if not self.training:
-            return nn.functional.linear(hidden, self.items.weight, self.mask)
+            return nn.functional.linear(hidden, table, self.mask.to(table.dtype))
         # In training the table is large and adding a row to it costs a copy. No loss has a
         # gradient where a score is -inf, so nothing is lost by writing behind autograd's back.
-        scores = nn.functional.linear(hidden, self.items.weight)
+        scores = nn.functional.linear(hidden, table)
         with torch.no_grad():
             scores.select(-1, 0).fill_(-torch.inf)
         return scores

@@ -114,6 +114,32 @@ def test_the_store_holds_what_the_teacher_says_at_each_position(export_night):
     assert values["positions"] == len(store) == rows
 
 
+def test_in_mixed_precision_the_store_holds_float32_products_of_the_states(export_night, monkeypatch):
+    from stillhouse.stages import export_soft_targets as stage
+
+    seen, extract = [], stage.extract
+    monkeypatch.setattr(stage, "extract", lambda scores, *rest: seen.append(scores.clone()) or extract(scores, *rest))
+    precise = {"device": "cpu", "threads": 1, "precision": "bf16-mixed"}
+    store = export_night.open(export_night.run(hidden=True, compute=precise)[0])
+    model = load(export_night.paths["teacher"])[0]
+    with torch.no_grad():
+        expected = [
+            model.scores(torch.from_numpy(store.batch(np.array([at]), 1.0, hidden=True).hidden))
+            for at in range(len(store))
+        ]
+    scores = torch.cat(seen)
+    assert scores.dtype == torch.float32
+    assert len(scores) == len(store)
+    exact = torch.cat(expected)
+
+    def furthest(table: torch.Tensor) -> float:
+        """Return the distance of the farthest position from all that ``table`` has."""
+        return (scores[:, None, 1:] - table[None, :, 1:]).abs().amax(dim=2).amin(dim=1).max().item()
+
+    assert furthest(exact) < 0.005  # what the stored states lose as float16
+    assert furthest(exact.bfloat16().float()) > 0.01
+
+
 def test_the_figures_are_those_of_the_store(export_night):
     path, values = export_night.run()
     store = export_night.open(path)
