@@ -34,8 +34,9 @@ def require_agreement(
         students: name → what the student asks for.
 
     Raises:
-        ParamsError: the store is to keep states of a teacher without any, or a student's distillation needs an item
-            table, states or a temperature that there will not be.
+        ParamsError: the store is to keep states of a teacher without any, a student's distillation needs an item
+            table, states or a temperature that there will not be, or a taught student reads other windows of a history
+            than the store was scored in.
     """
     if export.hidden and not isinstance(teacher, _BY_STATES):
         raise ParamsError(
@@ -65,6 +66,13 @@ def _require_student(
         raise ParamsError(
             f"the method features must find the teacher's states in the store, found export_soft_targets.hidden: false "
             f"(params.yaml: {place}.methods): set it to true, or take another method"
+        )
+    windows = (student.student.training or student.training).windows
+    if windows != "last":
+        at = f"students.{name}.training" if student.student.training is not None else "train_student.training"
+        raise ParamsError(
+            f"windows must be last for a student that is taught, found {windows} (params.yaml: {at}.windows): the "
+            f"teacher's scores are of each history's last window; set it to last, or alpha to 1 (params.yaml: {place})"
         )
     heat = spec.temperature
     if isinstance(heat, ConstantTemperature) and heat.value not in export.temperatures:

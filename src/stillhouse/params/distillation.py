@@ -229,7 +229,7 @@ class DistillationSpec(Frozen):
     finetune: float = pydantic.Field(0.0, ge=0.0, lt=1.0)
     """Last share of the planned steps, in which the student learns from people alone."""
     label_smoothing: float = pydantic.Field(0.0, ge=0.0, lt=1.0)
-    """Share of a label that all items have alike: a control, for a student alone (``alpha`` 1)."""
+    """Share of a label that all candidates have alike: a control, for a student alone (``alpha`` 1)."""
 
     @pydantic.model_validator(mode="after")
     def _kinds_differ(self) -> Self:

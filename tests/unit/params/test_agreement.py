@@ -52,6 +52,10 @@ def ensemble(*members: dict[str, Any]) -> dict[str, Any]:
             {"train_student.distillation.temperature": 3.0},
             r"temperatures \(1, 2, 4\), found 3",
         ),
+        (
+            {"train_student.training.windows": "random"},
+            r"windows must be last for a student that is taught, found random .*: train_student.training.windows\)",
+        ),
     ],
 )
 def test_what_cannot_be_had_is_refused_in_one_line(changes: dict[str, Any], expected: str, tmp_path: Path) -> None:
@@ -66,10 +70,18 @@ def test_a_students_own_section_is_the_one_that_is_named(tmp_path: Path) -> None
         load_document(written(tmp_path, {"students.gru.distillation": own}))
 
 
+def test_a_students_own_windows_are_the_ones_that_are_named(tmp_path: Path) -> None:
+    own = {"epochs": 1, "windows": "all"}
+    with pytest.raises(ParamsError, match=r"found all \(params.yaml: students.gru.training.windows\)"):
+        load_document(written(tmp_path, {"students.gru.training": own}))
+
+
 @pytest.mark.parametrize(
     "changes",
     [
         {},
+        {"train_student.training.windows": "random", "train_student.distillation": {"alpha": 1.0, "temperature": 1.0}},
+        {"train_teacher.training.windows": "all"},
         {"train_teacher.model": KNN, **FRESH},
         {"train_teacher.model": ensemble(TRANSFORMER, KNN)},
         {"export_soft_targets.hidden": True, "train_student.distillation.methods": [{"kind": "features"}]},
