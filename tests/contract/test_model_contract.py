@@ -45,7 +45,7 @@ EASE = EaseSpec(kind="ease", length=LENGTH, folds=3, decay=0.9, l2=1.0)
 SPECS: dict[str, TeacherSpec] = {
     "transformer": TRANSFORMER,
     "gru": GruSpec(kind="gru", width=16, blocks=2, length=LENGTH, dropout=0.1),
-    # As many codes as items: with fewer, items that the same people take are told apart by a processor's rounding alone.
+    # A code for each item: with fewer, items that the same people take are told apart by a processor's rounding alone.
     "few bits": GruSpec(
         kind="gru", width=16, blocks=1, length=LENGTH, dropout=0.1, weights="int8", items={"splits": 4, "codes": 12}
     ),
