@@ -11,6 +11,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from shared_data import shared
 
 from stillhouse.data import source_csv
 from stillhouse.data.rows import SNAPSHOT_SCHEMA
@@ -263,19 +264,11 @@ def test_the_shop_leaves_later_rows_by_whole_days_as_its_fingerprint_counts_them
     assert fingerprint(source, morning + timedelta(days=1)) != one.fingerprint
 
 
-def shared(name: str) -> Path:
-    """Return a file of ../shared/data, or skip."""
-    path = Path(__file__).parents[4] / "shared" / "data" / name
-    if not path.exists():
-        pytest.skip(f"{path} is not there")
-    return path
-
-
 @pytest.mark.shared
 def test_movielens_is_read_whole():
     source = spec(
-        shared("ml-100k/interactions.csv"),
-        items_path=str(shared("ml-100k/items.csv")),
+        shared("ml-100k") / "interactions.csv",
+        items_path=str(shared("ml-100k") / "items.csv"),
         columns=Columns(rating="rating"),
         item_columns=ItemColumns(category="genres"),
     )
@@ -291,6 +284,6 @@ def test_movielens_is_read_whole():
 
 @pytest.mark.shared
 def test_yelp_gives_a_block_a_night():
-    source = spec(shared("yelp-blocks/interactions.parquet"), later_rows="leave")
+    source = spec(shared("yelp-blocks") / "interactions.parquet", later_rows="leave")
     nights = [len(read(source, datetime(2024, 1, day, tzinfo=UTC)).interactions) for day in (1, 2, 3)]
     assert nights == [146_505, 146_505 + 46_207, 146_505 + 46_207 + 28_118]

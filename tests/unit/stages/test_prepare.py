@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from shared_data import shared
 
 from stillhouse.data.files import read_json, sha256_tree, write_none
 from stillhouse.data.sequences import Sequences
@@ -18,7 +19,6 @@ from stillhouse.reporting import SilentReporter
 from stillhouse.stages.prepare import prepare
 
 DAY = 86_400
-ML_1M = Path(__file__).parents[4] / "shared" / "data" / "ml-1m" / "interactions.parquet"
 Rows = Sequence[tuple[object, ...]]
 
 
@@ -299,9 +299,8 @@ def test_a_later_night_with_nothing_before_its_window_says_so(nights: Nights) ->
 
 
 @pytest.mark.shared
-@pytest.mark.skipif(not ML_1M.exists(), reason="needs ../shared/data/ml-1m")
 def test_movielens_1m_has_the_leave_one_out_targets_of_the_literature(nights: Nights) -> None:
-    frame = pq.read_table(ML_1M).to_pandas()
+    frame = pq.read_table(shared("ml-1m") / "interactions.parquet").to_pandas()
     columns = [frame[name].astype(str).tolist() for name in ("user_id", "item_id")]
     nights.run(list(zip(*columns, frame["position"].tolist(), strict=True)), order="position", window_days=7)
     last = frame.sort_values(["user_id", "position"]).groupby("user_id").tail(1)
