@@ -24,7 +24,7 @@ restore: $(VENV)/ready
 	$(BIN)/stillhouse stack restore "$(or $(FILE),$(error restore needs FILE=..., one of .stillhouse/backups))"
 
 test: $(VENV)/ready
-	$(BIN)/python -m pytest -n 3 --durations=40 -m "not drill"
+	$(BIN)/python -m pytest -n 2 --durations=40 -m "not drill"
 
 # Fourteen nights on a stack of their own, and every death that a night may meet: about three quarters of an hour.
 drill: $(VENV)/ready

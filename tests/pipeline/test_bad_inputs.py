@@ -174,7 +174,7 @@ def refused(workspace, *arguments, words, **settings):
 #: Rows that unit tests of the contract refuse as well: a whole night of each is left to `make drill`.
 LONG = {
     *("one item", "NaN ratings", "every row a duplicate", "future timestamps", "ids of 10,000 characters"),
-    "an item table that lacks items",
+    *("an item table that lacks items", "null ids", "millisecond timestamps", "one user"),
 }
 
 

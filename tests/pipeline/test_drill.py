@@ -7,7 +7,7 @@ import sys
 import pytest
 from workspaces import ROOT
 
-pytestmark = [pytest.mark.slow, pytest.mark.services, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.slow, pytest.mark.services, pytest.mark.timeout(3600)]
 
 
 def test_three_nights_come_to_what_was_expected_of_them(tmp_path):

@@ -96,6 +96,7 @@ def test_a_night_killed_in_each_of_its_stages_ends_with_the_bytes_of_an_unbroken
     assert summary_of(closed) == summary_of(second.workspace)
 
 
+@pytest.mark.drill
 def test_a_night_killed_while_dvc_rewrote_its_files_goes_on(closed):
     closed.set(TOUCH["evaluate@small"])
     closed.kill_in("evaluate@small", "--force", after=0.3)

@@ -77,6 +77,7 @@ def test_in_approve_mode_a_night_closes_and_its_student_waits_for_a_person(two_n
     assert "found none waiting" in two_nights.run("reject", "--reason", "too late", code=2).err
 
 
+@pytest.mark.drill  # unit tests of promotion decide the same on a real ledger, without the nights
 def test_a_student_that_waits_is_judged_again_where_the_champion_is_another_by_then(two_nights):
     two_nights.set({"gate.mode": "approve"})
     two_nights.run("run", "--force")

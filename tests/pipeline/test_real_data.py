@@ -46,6 +46,7 @@ def by_chance(workspace):
     return sum(1 / math.log2(place + 1) for place in range(1, 11)) / items
 
 
+@pytest.mark.drill
 def test_a_night_on_movielens_100k_with_timestamps_titles_and_genres(tmp_path):
     data = shared("ml-100k")
     workspace, done = night(

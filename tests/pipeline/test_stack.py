@@ -163,6 +163,8 @@ def test_everything_runs_and_has_said_where_it_is(stack):
         assert (place / "dvc.yaml").exists(), "a clone of its own"
         assert environments[pool]["STILLHOUSE_ALERT_URLS"] == stack.given["STILLHOUSE_ALERT_URLS"]
     assert "STILLHOUSE_ALERT_URLS" not in environments["mlflow"]
+    assert stack.env["PREFECT_FLOWS_HEARTBEAT_FREQUENCY"] == "30", "a night from a shell must not count as dead"
+    assert environments["night"]["PREFECT_FLOWS_HEARTBEAT_FREQUENCY"] == "30"
     assert not {name for name in environments["postgres"] if name.startswith(("MLFLOW", "PREFECT", "PG"))}
 
 
