@@ -95,16 +95,32 @@ def restore(root: Path, source: Path, say: Say) -> Restored:
         fresh = _beside(layout)
         fresh.prepare()
         try:
-            placed, tags, others, later = _rebuild(fresh, source, say)
+            rebuilt = _rebuild(fresh, source, say)
         except BaseException:
             _discard(fresh)
             raise
         before = _swap(layout, fresh)
-    return Restored(before, placed, tags, others, later)
+        # Not before: killed here, the restored ledger is refused as cut off until the restore is done again.
+        _lay_heads_aside(layout, rebuilt.heads)
+        later = _lay_tags_aside(root, rebuilt.nights)
+    return Restored(before, rebuilt.remote_files, rebuilt.tags, rebuilt.other_tags, later)
 
 
-def _rebuild(fresh: Layout, source: Path, say: Say) -> tuple[int, int, tuple[str, ...], tuple[str, ...]]:
-    """Make a whole stack beside the one that is there; return what the remote and git got, and what was laid aside."""
+@dataclass(frozen=True)
+class _Rebuilt:
+    """What a backup gave to others than the stack, and what it vouches with."""
+
+    remote_files: int
+    tags: int
+    other_tags: tuple[str, ...]
+    nights: frozenset[str]
+    """Refs of the nights that the backup knows."""
+    heads: Mapping[str, bytes]
+    """File → content of the heads of ledgers in its remote."""
+
+
+def _rebuild(fresh: Layout, source: Path, say: Say) -> _Rebuilt:
+    """Make a whole stack beside the one that is there, and give the remote and git what they lack."""
     unpacked = fresh.stack / "unpacked"
     say("checking the backup")
     _unpack(source, unpacked)
@@ -114,31 +130,29 @@ def _rebuild(fresh: Layout, source: Path, say: Say) -> tuple[int, int, tuple[str
     shutil.rmtree(fresh.artifacts)
     (unpacked / "artifacts").replace(fresh.artifacts)
     say("DVC's remote and the nights' tags")
-    _lay_heads_aside(fresh, unpacked / "remote")
+    heads = {file.name: file.read_bytes() for file in (unpacked / "remote" / LEDGERS).glob("*.json")}
     placed = _fill_remote(fresh.root, unpacked / "remote")
     tags, others = _fetch_tags(fresh.root, unpacked / "nights.bundle")
-    later = _lay_tags_aside(fresh.root, unpacked / "nights.bundle")
+    nights = frozenset(_heads_of(fresh.root, unpacked / "nights.bundle"))
     shutil.rmtree(unpacked)
     write_bytes(fresh.stack / _COMPLETE, b"")
-    return placed, tags, others, later
+    return _Rebuilt(placed, tags, others, nights, heads)
 
 
-def _lay_heads_aside(fresh: Layout, unpacked: Path) -> None:
-    """Move heads of ledgers that differ from the backup's out of the remote, into the restored stack."""
-    remote, _address = remote_folder(fresh.root)
-    for kept in sorted((unpacked / LEDGERS).glob("*.json")) if remote is not None else ():
-        here = None if remote is None else remote / LEDGERS / kept.name
-        if here is not None and here.exists() and here.read_bytes() != kept.read_bytes():
-            aside = fresh.stack / "ledgers-before"
+def _lay_heads_aside(layout: Layout, heads: Mapping[str, bytes]) -> None:
+    """Put the backup's heads of ledgers into the remote; one that named a later entry is kept in the stack."""
+    remote, _address = remote_folder(layout.root)
+    for name, content in heads.items() if remote is not None else ():
+        here = None if remote is None else remote / LEDGERS / name
+        if here is not None and here.read_bytes() != content:
+            aside = layout.stack / "ledgers-before"
             aside.mkdir(exist_ok=True)
-            shutil.move(here, aside / kept.name)
+            shutil.copy2(here, aside / name)
+            write_bytes(here, content)
 
 
-def _lay_tags_aside(root: Path, bundle: Path) -> tuple[str, ...]:
+def _lay_tags_aside(root: Path, known: frozenset[str]) -> tuple[str, ...]:
     """Rename the tags of nights that the backup does not know; nothing of them goes."""
-    known = set()
-    if bundle.exists():
-        known = {line.split()[1] for line in run_git(root, "bundle", "list-heads", str(bundle)).splitlines()}
     here = dict(line.split()[::-1] for line in run_git(root, "for-each-ref", _SHAPE, TAGS).splitlines())
     later = sorted(name for name in here if name not in known)
     stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
@@ -271,12 +285,19 @@ def _fetch_tags(root: Path, bundle: Path) -> tuple[int, tuple[str, ...]]:
     if not bundle.exists():
         return 0, ()
     here = dict(line.split()[::-1] for line in run_git(root, "for-each-ref", _SHAPE, TAGS).splitlines())
-    there = dict(line.split()[::-1] for line in run_git(root, "bundle", "list-heads", str(bundle)).splitlines())
+    there = _heads_of(root, bundle)
     missing = [name for name in there if name not in here]
     if missing:
         run_git(root, "fetch", "--quiet", "--no-tags", str(bundle), *(f"{name}:{name}" for name in missing))
     others = sorted(_short(name) for name in there if here.get(name, there[name]) != there[name])
     return len(missing), tuple(others)
+
+
+def _heads_of(root: Path, bundle: Path) -> dict[str, str]:
+    """Return ref → commit of a bundle; nothing where there is none."""
+    if not bundle.exists():
+        return {}
+    return dict(line.split()[::-1] for line in run_git(root, "bundle", "list-heads", str(bundle)).splitlines())
 
 
 _SHAPE = "--format=%(objectname) %(refname)"

@@ -286,6 +286,9 @@ def test_a_lost_machine_comes_back_from_its_backup(stack, tmp_path):
     content = remote / "files" / "md5" / "49" / "f68a5c8493ec2c0bf489821c21fc3b"  # MD5 of "hi"
     content.parent.mkdir(parents=True, exist_ok=True)
     content.write_text("hi")
+    ledger = remote / "stillhouse" / "ledgers" / "of-a-test.json"
+    ledger.parent.mkdir(parents=True, exist_ok=True)
+    ledger.write_text("the head then")
     backup = tmp_path / "stack.tar"
     stack.run("backup", str(backup))
     assert backup.stat().st_mode & 0o777 == 0o600
@@ -299,6 +302,8 @@ def test_a_lost_machine_comes_back_from_its_backup(stack, tmp_path):
     subprocess.run([*git, "tag", "-d", "night/2026-03-02/closed"], check=True)
     content.write_text("ho")
     (remote / "later").write_text("made after the backup")
+    ledger.write_text("a head after the backup")
+    subprocess.run([*git, "tag", "night/2026-03-09/closed"], check=True)
 
     whole = backup.read_bytes()
     (tmp_path / "cut.tar").write_bytes(whole[: len(whole) // 2])
@@ -316,6 +321,13 @@ def test_a_lost_machine_comes_back_from_its_backup(stack, tmp_path):
     assert "DVC's remote got 1 files, git 1 tags of nights" in said
     assert content.read_text() == "hi", "a damaged file is mended"
     assert (remote / "later").exists(), "what the backup does not know stays"
+    assert ledger.read_text() == "the head then", "a later one would call the restored ledger cut off"
+    assert (stack.layout.stack / "ledgers-before" / ledger.name).read_text() == "a head after the backup"
+    assert "were laid aside (git for-each-ref refs/before-restore): night/2026-03-09/closed" in said
+    listed = subprocess.run([*git, "for-each-ref", "--format=%(refname)"], check=True, capture_output=True, text=True)
+    refs = listed.stdout.split()
+    assert "refs/tags/night/2026-03-09/closed" not in refs
+    assert [ref for ref in refs if ref.startswith("refs/before-restore/") and ref.endswith("/night/2026-03-09/closed")]
     [beside] = stack.root.glob(".stillhouse/stack.before-restore-*")
     assert (beside / "mine").exists(), "what was there is kept"
     assert stack.layout.secrets.read_bytes() == secrets
