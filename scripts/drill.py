@@ -74,7 +74,7 @@ BAD_DATA = {"event_weights": {"view": 0.4}}
 #: A student that can hardly learn, before a gate that concedes nothing.
 WORSE = {
     "students": {
-        "small": {"model": {"kind": "transformer", "width": 2, "blocks": 1, "heads": 1, "length": 20, "dropout": 0.9}}
+        "small": {"model": {"kind": "transformer", "width": 4, "blocks": 1, "heads": 1, "length": 20, "dropout": 0.9}}
     },
     "gate.margin": 0.0,
     "gate.against_champion": "superiority",
