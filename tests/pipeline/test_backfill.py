@@ -74,6 +74,7 @@ def _versions(client):
     return client.search_model_versions("name = 'student'")
 
 
+@pytest.mark.drill
 def test_past_nights_run_beside_the_live_line_and_go_on_after_a_kill(live):
     before = standing(live)
     clone = Workspace(live.root / ".stillhouse" / "backfills" / "spring")
