@@ -11,6 +11,7 @@ from stillhouse.errors import NightError, one_line
 from stillhouse.params.base import read_yaml
 from tasks.graph import repository
 from tasks.mending import keep
+from tasks.remote import trouble
 from tasks.versions import LOCK
 
 __all__ = ["entry_of", "is_current", "send", "take_inputs", "take_outputs", "upstream_entries"]
@@ -99,7 +100,8 @@ def send(site: Path, name: str) -> None:
         try:
             _again(lambda: repo.push(targets=[name]))
         except (DvcException, OSError) as error:
-            raise NightError(one_line(f"what {name} made must go to DVC's remote, it said: {error}")) from error
+            said = trouble(site) or error
+            raise NightError(one_line(f"what {name} made must go to DVC's remote, it said: {said}")) from error
 
 
 def take_outputs(root: Path, name: str, entry: Mapping[str, Any], where: str) -> None:

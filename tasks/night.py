@@ -22,7 +22,7 @@ from stillhouse.params.base import read_yaml
 from stillhouse.params.document import load_document
 from stillhouse.runner.stage import STATE
 from stillhouse.tracking.registry import version_of
-from tasks import graph, versions
+from tasks import graph, remote, versions
 from tasks.champion import champion_version, fetch_package, package_of, reference_version
 
 __all__ = [
@@ -256,7 +256,10 @@ def close_night(root: Path, night: Night, ledger_head: str | None) -> str:
             f"every stage must be up to date to close night {night.id}, found changed: {', '.join(stale)}; run it again"
         )
     if commit is None:
-        graph.push(root)
+        try:
+            graph.push(root)
+        except NightError as error:
+            raise NightError(remote.trouble(root) or str(error)) from error
         message = versions.closing_message(night.id, ledger_head)
         commit = versions.tag_night(root, night.id, versions.CLOSED, message, _TAGGED)
     shutil.rmtree(root / STATE / "resume", ignore_errors=True)

@@ -15,9 +15,12 @@ from typing import Any
 from stillhouse.errors import NightError, StillhouseError, one_line
 from tasks.graph import repository
 
-__all__ = ["get", "names", "put"]
+__all__ = ["get", "names", "put", "trouble"]
 
 _FOLDER = "stillhouse"
+
+#: Bytes of a trial write: a store that is full has room for a few, where something larger found none.
+_TRIAL = 1 << 20
 
 
 def put(root: Path, name: str, data: bytes) -> None:
@@ -70,6 +73,22 @@ def names(root: Path, folder: str) -> list[str]:
             return []
         found = [files.relpath(path, base).replace("\\", "/") for path in files.find(place)]
         return sorted(name for name in found if not name.endswith(".new"))
+
+
+def trouble(root: Path) -> str:
+    """Return what a trial write into the remote says, "" where it goes well: DVC counts failures and names no cause."""
+    try:
+        with _place(root) as (files, base):
+            trial = files.join(base, f"trial.{uuid.uuid4().hex}.new")
+            files.makedirs(base, exist_ok=True)
+            try:
+                files.pipe_file(trial, bytes(_TRIAL))
+            finally:
+                if files.exists(trial):
+                    files.rm_file(trial)
+    except NightError as error:
+        return str(error)
+    return ""
 
 
 @contextmanager

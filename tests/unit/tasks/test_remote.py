@@ -30,6 +30,14 @@ def test_nothing_half_written_is_left_beside(root):
     assert [file.name for file in (root / ".stillhouse/remote/stillhouse").iterdir()] == ["a"]
 
 
+def test_a_trial_write_says_what_is_wrong_and_leaves_nothing(root):
+    assert remote.trouble(root) == ""
+    assert list((root / ".stillhouse" / "remote" / "stillhouse").iterdir()) == []
+    (root / ".stillhouse" / "remote" / "stillhouse").rmdir()
+    (root / ".stillhouse" / "remote" / "stillhouse").write_text("a file where a folder must be")
+    assert "DVC's remote local must be reachable" in remote.trouble(root)
+
+
 def test_a_workspace_without_a_remote_is_one_line(root):
     (root / ".dvc" / "config").write_text("[core]\n    analytics = false\n")
     subprocess.run(["git", "add", "-A"], cwd=root, check=True)
