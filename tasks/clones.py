@@ -63,8 +63,7 @@ def scratch_clone(clone: Path, commit: str, place: Path) -> Path:
         fresh.replace(place)
     if not (place / "dvc.yaml").exists() or _git(place, "rev-parse", "HEAD") != commit:
         _git(place, "checkout", "--quiet", "--force", "--detach", commit)
-    if not (place / _CONFIG).exists():  # other stages may be at work in it, which read this file
-        _configure(clone, place, share_cache=True)
+    _configure(clone, place, share_cache=True)
     return place
 
 
@@ -85,7 +84,10 @@ def _configure(root: Path, place: Path, *, share_cache: bool) -> None:
         settings["cache"]["dir"] = str(Path(cache).parents[1])
     text = io.StringIO()
     settings.write(text)
-    write_bytes(place / _CONFIG, text.getvalue().encode())
+    content = text.getvalue().encode()
+    path = place / _CONFIG
+    if not path.exists() or path.read_bytes() != content:  # stages may be at work here, which read the file
+        write_bytes(path, content)
 
 
 def _git(root: Path, *arguments: str) -> str:
