@@ -26,7 +26,7 @@ restore: $(VENV)/ready
 test: $(VENV)/ready
 	$(BIN)/python -m pytest -n 2 --durations=40 -m "not drill"
 
-# Fourteen nights on a stack of their own, and every death that a night may meet: about three quarters of an hour.
+# Fourteen nights on a stack of their own, and every death that a night may meet: long, and mostly waiting.
 drill: $(VENV)/ready
 	$(BIN)/python scripts/drill.py
 	$(BIN)/python -m pytest -m drill

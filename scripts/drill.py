@@ -205,7 +205,7 @@ class Drill:
         return (found[0]["id"], found[0]["state_name"]) if found else None
 
     def idle(self, patience: float) -> bool:
-        """Say whether every flow run comes to its end in time, and the one GPU's slot is free."""
+        """Say whether every flow run comes to its end in time; one that does holds no slot."""
         until = time.monotonic() + patience
         body = {"flow_runs": {"state": {"type": {"any_": ["RUNNING", "PENDING", "CANCELLING"]}}}}
         while time.monotonic() < until:

@@ -3,8 +3,9 @@
 Nothing that was there is lost: the stack is moved beside, a file of DVC's remote
 stays unless it is damaged. What vouches for a ledger that went on after the backup
 (its head in the remote, the tags of later nights) would call the restored one cut off:
-it is laid aside, and said to be. A restore that is cut off leaves the stack as it was,
-or is finished by the next command.
+it is laid aside, last of all, and said to be. A restore that is cut off leaves the stack
+as it was, is finished by the next command, or leaves a ledger that is refused until the
+restore is done again.
 """
 
 from __future__ import annotations
