@@ -8,7 +8,10 @@ from dataclasses import dataclass, replace
 
 from stillhouse.errors import ParamsError, unknown_name
 
-__all__ = ["ON_POOLS", "START_SECONDS", "Policy", "on_pools", "policy_of", "slot"]
+__all__ = ["HEARTBEAT", "ON_POOLS", "START_SECONDS", "Policy", "on_pools", "policy_of", "slot"]
+
+#: What starts a flow of ours is told so: a run that misses three of these counts as dead (deploy/automations.yaml).
+HEARTBEAT = {"PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30"}
 
 #: Environment variable that sends each stage to the pool of its resource.
 ON_POOLS = "STILLHOUSE_POOLS"

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from stillhouse.errors import StackError
+from tasks.policy import HEARTBEAT
 from tasks.stack_layout import Layout, write_private
 
 __all__ = ["DATABASES", "Settings", "keep", "read_env", "require_free_ports", "settings_for", "without_postgres"]
@@ -118,8 +119,7 @@ class Settings:
             "MLFLOW_TRACKING_PASSWORD": self.kept["MLFLOW_AUTH_ADMIN_PASSWORD"],
             "PREFECT_API_URL": f"{self.prefect_url}/api",
             "PREFECT_API_AUTH_STRING": self.prefect_auth,
-            # A run that misses three of these counts as dead (deploy/automations.yaml), whoever started it.
-            "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
+            **HEARTBEAT,
         }
 
 

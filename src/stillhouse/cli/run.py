@@ -16,7 +16,6 @@ _QUIET = {
     "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
     "PREFECT_CLI_COLORS": "false",
     "PREFECT_RESULTS_PERSIST_BY_DEFAULT": "false",
-    "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",  # a run that misses three counts as dead (deploy/automations.yaml)
     "GX_ANALYTICS_ENABLED": "false",
     "DVC_NO_ANALYTICS": "1",
 }
@@ -67,7 +66,9 @@ _INTENT = {
 
 def prepare_environment(workspace: Path, *, verbose: bool = False) -> None:
     """Tell the tools, before they are imported, to be quiet and to keep to ``workspace``."""
-    for name, value in _QUIET.items():
+    from tasks.policy import HEARTBEAT
+
+    for name, value in {**_QUIET, **HEARTBEAT}.items():
         os.environ.setdefault(name, value)
     if "PREFECT_API_URL" not in os.environ:
         os.environ.setdefault("PREFECT_HOME", str(workspace / ".stillhouse" / "prefect"))
