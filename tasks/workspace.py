@@ -17,6 +17,7 @@ from types import FrameType
 import filelock
 import psutil
 
+from stillhouse.data.files import write_json
 from stillhouse.errors import NightError
 from stillhouse.runner.stage import STATE
 
@@ -67,7 +68,7 @@ def exclusive(root: Path, patience: float = _MOMENT) -> Iterator[None]:
         with contextlib.suppress(FileNotFoundError, ValueError, KeyError):
             sweep(json.loads(note.read_text())["token"])
         token = uuid.uuid4().hex
-        note.write_text(json.dumps({"pid": os.getpid(), "token": token}))
+        write_json(note, {"pid": os.getpid(), "token": token})  # whole or not at all: the next run sweeps by it
         os.environ[TOKEN] = token
         watcher = subprocess.Popen(
             [sys.executable, "-c", _WATCH, str(os.getpid()), token],
