@@ -1,10 +1,10 @@
 """What a stage costs whatever it does: from its process's start to its first useful work, and from there to its end.
 
-Runs `stillhouse stage NAME` for every stage of ``dvc.yaml``, in the graph's order, in a workspace so small that the
-work itself is next to nothing. *Start* is from the moment at which the process is asked for to the call of the stage's
-function: Python, imports, settings, the tracking run's opening. *End* is from the function's return until the process
-is gone: logging, closing the run, Python's own tidying. Libraries that a stage loads within its function (Great
-Expectations in validate) are its work, not its fixed cost.
+Runs `stillhouse stage NAME`, as a night's flow does, for every stage of ``dvc.yaml``, in the graph's order, in a
+workspace so small that the work itself is next to nothing. *Start* is from the moment at which the process is asked
+for to the call of the stage's function: Python, imports, settings. *End* is from the function's return until the
+process is gone: what it leaves for its tracking run, which the flow delivers, and Python's own tidying. Libraries that
+a stage loads within its function (Great Expectations in validate) are its work, not its fixed cost.
 
 Seconds on a busy machine are mostly waiting: processor seconds stand beside them. Prints a table and writes
 ``benchmarks/results/stage_cost.json``.
@@ -37,7 +37,7 @@ LIMITS = {False: 2.0, True: 4.0}
 #: What any stage must load, timed alone: the part of the fixed cost that is not ours.
 FLOORS = {
     "python": "pass",
-    "mlflow and its SQL store": "import mlflow, mlflow.store.tracking.sqlalchemy_store",
+    "mlflow and its SQL store (not loaded under a flow)": "import mlflow, mlflow.store.tracking.sqlalchemy_store",
     "torch": "import torch",
 }
 
@@ -143,13 +143,13 @@ def timed(command: list[str], folder: Path, environment: dict[str, str]) -> tupl
     return started, ended, used.ru_utime + used.ru_stime
 
 
-def once(folder: Path, night_run: str, stages: list[tuple[str, list[str]]]) -> dict[str, dict[str, float]]:
+def once(folder: Path, stages: list[tuple[str, list[str]]]) -> dict[str, dict[str, float]]:
     """Run every stage in ``folder`` and return stage → its fixed cost."""
     found: dict[str, dict[str, float]] = {}
     environment = os.environ | {
         "PYTHONPATH": os.pathsep.join([str(folder / "marks"), str(ROOT / "src"), str(ROOT)]),
         "MARKED_FILE": str(folder / "marks.json"),
-        "STILLHOUSE_NIGHT_RUN": night_run,
+        "STILLHOUSE_STAGE_RUN": "benchmark",  # as under a flow, which opens the run and delivers what the stage leaves
     }
     for stage, arguments in stages:
         environment["MARKED_MODULE"] = f"stillhouse.stages.{stage.partition('@')[0]}"
@@ -178,17 +178,11 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
             stages = make_workspace(folder)
-            rounds.append(once(folder, _night_run(folder), stages))
+            rounds.append(once(folder, stages))
             floors.append({what: _alone(code, folder) for what, code in FLOORS.items()})
         load.append(round(os.getloadavg()[0], 1))
         print(f"round {number + 1} of {repeat}: load {load[-1]}", file=sys.stderr)
     report("stage_cost_short" if given.short else "stage_cost", rounds, floors, load)
-
-
-def _night_run(folder: Path) -> str:
-    from stillhouse.tracking.runs import open_night_run
-
-    return open_night_run(folder, "night")
 
 
 def _alone(code: str, folder: Path) -> dict[str, float]:

@@ -16,9 +16,11 @@ from prefect.exceptions import ObjectNotFound
 from prefect.states import Cancelled, Crashed
 
 from stillhouse.errors import NightError, by_name, one_line
-from stillhouse.tracking.settings import tracking_of
+from stillhouse.runner import outbox
+from stillhouse.runner.stage import STATE
 from tasks import remote, versions
 from tasks.answering import answer_of, patiently
+from tasks.attempts import attempt, deliver_left
 from tasks.graph import Stage
 from tasks.handover import is_current, send, take_outputs, upstream_entries
 from tasks.night import PREVIOUS, Night
@@ -61,7 +63,7 @@ def runs_above() -> tuple[str, ...]:
 
 
 def ask(
-    root: Path, night: Night, commit: str, stage: Stage, policy: Policy, *, run_id: str, above: tuple[str, ...]
+    root: Path, night: Night, commit: str, stage: Stage, policy: Policy, *, night_run: str, above: tuple[str, ...]
 ) -> Done | None:
     """Have a worker of the stage's pool bring it up to date, and take up what it made.
 
@@ -71,7 +73,7 @@ def ask(
         commit: of its open tag (`publish`).
         stage: the stage; what it takes is up to date here.
         policy: its limits.
-        run_id: the night's tracking run.
+        night_run: the night's tracking run.
         above: `runs_above` of the night's flow.
 
     Returns:
@@ -83,18 +85,34 @@ def ask(
         RuntimeError: the worker's run crashed or was cancelled.
     """
     if is_current(root, stage.name):
+        deliver_left(root, stage.name)
         return None
-    order = Order(
-        night=night.id,
-        commit=commit,
-        stage=stage.name,
-        inputs=upstream_entries(root, stage.upstream),
-        code=code_digest(),
-        tracking=tracking_of(root).shown,
-        run_id=run_id,
-        parents=above,
-        limit_seconds=policy.limit_seconds,
-    )
+    with attempt(root, night_run, night.id, stage.name) as run_id:
+        order = Order(
+            night=night.id,
+            commit=commit,
+            stage=stage.name,
+            inputs=upstream_entries(root, stage.upstream),
+            code=code_digest(),
+            run_id=run_id,
+            parents=above,
+            limit_seconds=policy.limit_seconds,
+        )
+        done = _answered(night, stage, order, policy)
+        if done.message is not None:  # first of all: it lies nowhere else that this night will look
+            outbox.post(root / STATE, stage.name, outbox.Message(**done.message))
+        if done.error is not None:
+            raise by_name(done.known or "")(done.error)
+        take_outputs(root, stage.name, done.entry or {}, f"pool {stage.resource}")
+    return done
+
+
+def _answered(night: Night, stage: Stage, order: Order, policy: Policy) -> Done:
+    """Give the order to a worker and return its answer.
+
+    Raises:
+        RuntimeError: it left none.
+    """
     run = patiently(partial(_asked, night, stage, order))
     with get_client(sync_client=True) as client:
         ended = _wait(client, run.id, stage, policy)
@@ -102,9 +120,6 @@ def ask(
     if done is None or ended.state is None or (done.error is None and not ended.state.is_completed()):
         found = "nothing" if ended.state is None else f"{ended.state.name}: {ended.state.message or 'no message'}"
         raise RuntimeError(one_line(f"stage {stage.name} on pool {stage.resource} must end with an answer: {found}"))
-    if done.error is not None:
-        raise by_name(done.known or "")(done.error)
-    take_outputs(root, stage.name, done.entry or {}, f"pool {stage.resource}")
     return done
 
 

@@ -26,10 +26,8 @@ class Order:
     """Stage that it takes from → its command and outputs as ``dvc.lock`` has them."""
     code: str
     """`code_digest` of the night's process."""
-    tracking: str
-    """Where the night tracks, as a person may see it."""
     run_id: str
-    """The night's tracking run."""
+    """The tracking run of this attempt at the stage."""
     parents: tuple[str, ...]
     """The flow runs that the stage is a part of: it ends when any of them has."""
     limit_seconds: int
@@ -57,6 +55,8 @@ class Done:
     began: float = 0.0
     """When the stage's own work began, seconds since the epoch by the worker's clock."""
     ended: float = 0.0
+    message: Mapping[str, Any] | None = None
+    """What the stage has to say to its tracking run, a `stillhouse.runner.outbox.Message` as plain data."""
 
     def document(self) -> dict[str, Any]:
         """Return the answer as plain data."""

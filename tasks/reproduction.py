@@ -17,6 +17,7 @@ from stillhouse.data.distance import how_far
 from stillhouse.data.files import md5_file, md5_of_files
 from stillhouse.errors import NightError, one_line
 from stillhouse.lineage.record import BY_NATURE
+from stillhouse.runner.outbox import STAGE_RUN
 from stillhouse.runner.stage import STATE
 from stillhouse.tracking.registry import version_of
 from tasks import versions
@@ -145,8 +146,9 @@ def _perform(scratch: Path, name: str, settings: Mapping[str, Any]) -> None:
 
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
     environment = {"PATH": path, "PYTHONPATH": os.pathsep.join([str(scratch / "src"), str(scratch)])}
-    # The clone tracks into a database of its own: what is made again is no run of the workspace.
-    environment["MLFLOW_TRACKING_URI"] = f"sqlite:///{scratch / STATE / 'mlflow.db'}"
+    environment[STAGE_RUN] = (
+        "reproduction"  # what is made again is no run of the workspace: its figures stay in the clone
+    )
     with repository(scratch, **settings) as repo:
         try:
             repo.reproduce(name, single_item=True, force=True, run_cache=False, run_env=environment)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +15,11 @@ from prefect.futures import PrefectFuture, wait
 
 from stillhouse.errors import StillhouseError
 from stillhouse.runner.lifeline import NIGHT_PID, TIME_LIMIT
-from stillhouse.runner.stage import NIGHT_RUN
+from stillhouse.runner.outbox import STAGE_RUN
+from tasks.attempts import attempt, deliver_left
 from tasks.dispatch import ask, publish, runs_above
 from tasks.graph import Stage, bring_up_to_date, read_graph
+from tasks.handover import is_current
 from tasks.policy import on_pools, policy_of, slot
 from tasks.steps import OpenNight
 from tasks.summary import StageReport
@@ -32,11 +33,16 @@ def _worth_another_try(_task: Any, _run: TaskRun, state: State[Any]) -> bool:
 
 
 @task(name="stage", task_run_name="{stage.name}", cache_policy=NO_CACHE, persist_result=False)
-def _beside(root: Path, stage: Stage, environment: Mapping[str, str]) -> StageReport:
+def _beside(night: OpenNight, stage: Stage) -> StageReport:
     """Bring the stage up to date here, when one of this process's slots is free."""
+    root = night.root
     with slot(stage.resource):
         started = time.monotonic()
-        ran = bring_up_to_date(root, stage.name, environment)
+        if is_current(root, stage.name):
+            deliver_left(root, stage.name)
+            return StageReport(stage.name, False, time.monotonic() - started)
+        with attempt(root, night.run_id, night.night.id, stage.name) as run_id:
+            ran = bring_up_to_date(root, stage.name, _environment(stage, run_id))
         return StageReport(stage.name, ran, time.monotonic() - started)
 
 
@@ -45,7 +51,7 @@ def _on_pool(night: OpenNight, commit: str, above: tuple[str, ...], stage: Stage
     """Have a worker of the stage's pool bring it up to date; the pool's own limit says how many at once."""
     started = time.monotonic()
     policy = policy_of(stage.resource)
-    done = ask(night.root, night.night, commit, stage, policy, run_id=night.run_id, above=above)
+    done = ask(night.root, night.night, commit, stage, policy, night_run=night.run_id, above=above)
     return StageReport(stage.name, done is not None and done.ran, time.monotonic() - started)
 
 
@@ -53,7 +59,7 @@ def _environment(stage: Stage, run_id: str) -> dict[str, str]:
     here = str(Path(sys.executable).parent)
     return {
         NIGHT_PID: str(os.getpid()),
-        NIGHT_RUN: run_id,
+        STAGE_RUN: run_id,
         TIME_LIMIT: str(policy_of(stage.resource).limit_seconds),
         "PATH": os.pathsep.join([here, os.environ.get("PATH", os.defpath)]),
     }
@@ -88,8 +94,7 @@ def perform_graph(night: OpenNight) -> list[StageReport]:
     for stage in read_graph(night.root):
         upstream = [futures[name] for name in stage.upstream]
         if commit is None:
-            given = _environment(stage, night.run_id)
-            futures[stage.name] = _submit(_beside, stage, upstream, night.root, stage, given)
+            futures[stage.name] = _submit(_beside, stage, upstream, night, stage)
         else:
             futures[stage.name] = _submit(_on_pool, stage, upstream, night, commit, above, stage)
     wait(list(futures.values()))

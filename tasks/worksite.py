@@ -10,13 +10,14 @@ import time
 from collections.abc import Iterator
 from contextlib import chdir, contextmanager
 from pathlib import Path
+from typing import Any
 
 import filelock
 
 from stillhouse.errors import NightError, StillhouseError
+from stillhouse.runner import outbox
 from stillhouse.runner.lifeline import NIGHT_PID, TIME_LIMIT
-from stillhouse.runner.stage import NIGHT_RUN, STATE
-from stillhouse.tracking.settings import tracking_of
+from stillhouse.runner.stage import STATE
 from tasks import remote, versions
 from tasks.answering import LOOK
 from tasks.clones import scratch_clone
@@ -55,10 +56,11 @@ def carry_out(order: Order, clone: Path) -> Done:
     Done again after a crash it goes on: what the stage had saved to resume from lies in that clone.
 
     Raises:
-        NightError: this worker's code or tracking differs from the night's, or the remote lacks something.
+        NightError: this worker's code differs from the night's, or the remote lacks something.
         RuntimeError: the stage ended without a known error, or an earlier attempt at it does not end.
     """
     started = time.monotonic()
+    site = None
     try:
         _require_same(order, clone)
         site = _site(order, clone)
@@ -71,8 +73,15 @@ def carry_out(order: Order, clone: Path) -> Done:
             send(site, order.stage)
         entry = entry_of(site, order.stage)
     except StillhouseError as error:
-        return Done(False, time.monotonic() - started, None, str(error), type(error).__name__)
-    return Done(ran, time.monotonic() - started, entry, began=began, ended=ended)
+        said = _said(site, order.stage) if site else None
+        return Done(False, time.monotonic() - started, None, str(error), type(error).__name__, message=said)
+    return Done(ran, time.monotonic() - started, entry, began=began, ended=ended, message=_said(site, order.stage))
+
+
+def _said(site: Path, stage: str) -> dict[str, Any] | None:
+    """Return what the stage has to say to its tracking run; it stays here until the stage runs again."""
+    message = outbox.waiting(site / STATE, stage)
+    return message.document() if message else None
 
 
 def _require_same(order: Order, clone: Path) -> None:
@@ -80,10 +89,6 @@ def _require_same(order: Order, clone: Path) -> None:
         raise NightError(
             f"a worker must run the night's own code ({order.code[:12]}), found {code_digest()[:12]} in {clone.name}: "
             "bring its clone to the night's commit and start it again"
-        )
-    if (found := tracking_of(clone).shown) != order.tracking:
-        raise NightError(
-            f"a worker must track where the night does ({order.tracking}), found {found} (MLFLOW_TRACKING_URI)"
         )
 
 
@@ -131,7 +136,7 @@ def _environment(order: Order, site: Path) -> dict[str, str]:
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
     return {
         NIGHT_PID: str(os.getpid()),
-        NIGHT_RUN: order.run_id,
+        outbox.STAGE_RUN: order.run_id,
         TIME_LIMIT: str(order.limit_seconds),
         "PATH": path,
         "PYTHONPATH": os.pathsep.join([str(site / "src"), str(site)]),

@@ -10,25 +10,26 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from stillhouse.data.files import sha256_file, sha256_tree, write_json
 from stillhouse.errors import NightError, ParamsError, unknown_name
 from stillhouse.params.base import StageParams, build, read_yaml, stage_values
 from stillhouse.params.document import STAGE_PARAMS
-from stillhouse.runner import outcome
+from stillhouse.runner import outbox, outcome
 from stillhouse.runner.closure import import_closure, package_root
 from stillhouse.runner.console import ConsoleReporter
 
-__all__ = ["NIGHT_RUN", "STATE", "load_stage", "run_stage", "too_long"]
+if TYPE_CHECKING:
+    from stillhouse.tracking.runs import StageRun
+
+__all__ = ["STATE", "load_stage", "run_stage", "too_long"]
 
 #: Folder of the workspace that holds what no stage depends on.
 STATE = ".stillhouse"
-
-#: Environment variable that names the night's tracking run.
-NIGHT_RUN = "STILLHOUSE_NIGHT_RUN"
 
 #: Threads that wait for each other sleep instead of spinning, which made training on a busy machine nine times slower.
 _PATIENT = {"OMP_WAIT_POLICY": "PASSIVE"}
@@ -93,15 +94,26 @@ def _run(name: str, paths: Mapping[str, Path], workspace: Path, started: float) 
     _fresh_outputs(paths)
     reporter = ConsoleReporter(name)
 
-    from stillhouse.tracking.runs import stage_run
-
-    flat = json.loads(params.model_dump_json())
-    with stage_run(workspace, os.environ.get(NIGHT_RUN), name, flat) as run:
+    with _tracked(workspace, name, json.loads(params.model_dump_json())) as run:
         _collect_garbage()
         values = function(**arguments, params=params, reporter=reporter)
         run.log(reporter.series, values)
     write_json(paths["metrics"], values)
     write_json(paths["run"], {"run_id": run.run_id, "seconds": round(time.monotonic() - started, 3)})
+
+
+@contextmanager
+def _tracked(workspace: Path, name: str, params: Mapping[str, Any]) -> Iterator[outbox.Poster | StageRun]:
+    """Give the stage's tracking run: the one that a flow has opened and closes, or one of its own under `dvc repro`."""
+    opened = os.environ.get(outbox.STAGE_RUN)
+    if opened is not None:
+        yield outbox.Poster(workspace / STATE, name, opened, params)
+        return
+
+    from stillhouse.tracking.runs import stage_run
+
+    with stage_run(workspace, name, params) as run:
+        yield run
 
 
 def _collect_garbage() -> None:

@@ -18,14 +18,20 @@ from stillhouse.tracking.store import Store, connect
 if TYPE_CHECKING:
     from mlflow.entities import Metric
 
+    from stillhouse.runner.outbox import Message
+
 __all__ = [
     "StageRun",
+    "deliver",
+    "drop_stage_run",
+    "end_stage_run",
     "finish_night_run",
     "flatten",
     "log_dict",
     "log_files",
     "log_model_metrics",
     "open_night_run",
+    "open_stage_run",
     "quoted",
     "read_file",
     "safe_name",
@@ -190,41 +196,69 @@ class StageRun:
         _log(self._store, self.run_id, tags=tags)
 
 
-@contextmanager
-def stage_run(
-    workspace: Path,
-    parent_run_id: str | None,
-    stage: str,
-    params: Mapping[str, Any],
-    *,
-    night: str | None = None,
-    inputs: Mapping[str, str] | None = None,
-) -> Iterator[StageRun]:
-    """Open a run named after the stage for as long as the block lasts.
-
-    It ends FINISHED, FAILED with the error's line as the tag ``error``, or
-    KILLED where the process is told to stop. A run of the same stage and
-    parent that a killed process left open is closed as KILLED first.
+def open_stage_run(workspace: Path, stage: str, parent_run_id: str | None = None, night: str | None = None) -> str:
+    """Return a new run named after the stage. One of the same stage and parent that was left open is closed as KILLED.
 
     Args:
         workspace: the folder of ``params.yaml``.
-        parent_run_id: the night's run; ``None`` when a stage runs alone, as under ``dvc repro``.
         stage: the stage's name, with ``@INSTANCE`` where it has one.
-        params: the stage's settings, nested or flat.
+        parent_run_id: the night's run; ``None`` when a stage runs alone, as under ``dvc repro``.
         night: the night's id, kept as a tag.
-        inputs: input path → content hash, kept as a tag.
     """
     store = connect(workspace)
     tags = {_STAGE: stage, _KIND: "stage", _NAME: stage}
     if parent_run_id is not None:
         _close_killed(store, parent_run_id, stage)
         tags[_PARENT] = parent_run_id
-        night = night or store.client.get_run(parent_run_id).data.tags.get(_NIGHT)
     if night is not None:
         tags[_NIGHT] = night
-    if inputs is not None:
-        tags["inputs"] = json.dumps(inputs, sort_keys=True)
-    run_id = str(store.client.create_run(store.experiment_id, tags=_tags(tags)).info.run_id)
+    return str(store.client.create_run(store.experiment_id, tags=_tags(tags)).info.run_id)
+
+
+def deliver(workspace: Path, message: Message, status: str, error: str | None = None) -> None:
+    """Write what an attempt at a stage had to say on its run, and end that; one that has finished stays as it is.
+
+    Args:
+        workspace: the folder of ``params.yaml``.
+        message: what it said.
+        status: ``FINISHED``, ``FAILED`` or ``KILLED``.
+        error: the line that it ended with, kept as the tag ``error``.
+    """
+    store = connect(workspace)
+    if store.client.get_run(message.run_id).info.status == "FINISHED":
+        return
+    metrics = [metric for step, said in message.series for metric in _numbers(said, step, message.at)]
+    metrics += _numbers(message.values, 0, message.at)
+    _log(store, message.run_id, params=message.params, metrics=metrics, tags={_ERROR: error} if error else {})
+    store.client.set_terminated(message.run_id, status)
+
+
+def end_stage_run(workspace: Path, run_id: str, status: str, error: str) -> None:
+    """End the run of a stage that had nothing to say, with the line of its error."""
+    store = connect(workspace)
+    _log(store, run_id, tags={_ERROR: error})
+    store.client.set_terminated(run_id, status)
+
+
+def drop_stage_run(workspace: Path, run_id: str) -> None:
+    """Delete the run of a stage that did not run after all: its outputs were there already."""
+    connect(workspace).client.delete_run(run_id)
+
+
+@contextmanager
+def stage_run(workspace: Path, stage: str, params: Mapping[str, Any]) -> Iterator[StageRun]:
+    """Open the run of a stage that runs alone, for as long as the block lasts.
+
+    It ends FINISHED, FAILED with the error's line as the tag ``error``, or
+    KILLED where the process is told to stop.
+
+    Args:
+        workspace: the folder of ``params.yaml``.
+        stage: the stage's name, with ``@INSTANCE`` where it has one.
+        params: the stage's settings, nested or flat.
+    """
+    run_id = open_stage_run(workspace, stage)
+    store = connect(workspace)
     with _ended(store, run_id) as run:
         _log(store, run_id, params=params)
         yield run
@@ -301,12 +335,12 @@ def trial_run(workspace: Path, parent_run_id: str, number: int, params: Mapping[
         yield run
 
 
-def _numbers(values: Mapping[str, Any], step: int) -> list[Metric]:
+def _numbers(values: Mapping[str, Any], step: int, at: int | None = None) -> list[Metric]:
     from mlflow.entities import Metric
 
-    now = int(time.time() * 1000)
+    stamp = int(time.time() * 1000) if at is None else at
     return [
-        Metric(safe_name(name), float(value), now, step)
+        Metric(safe_name(name), float(value), stamp, step)
         for name, value in flatten(values).items()
         if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
     ]

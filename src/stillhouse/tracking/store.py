@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 from filelock import FileLock
 
 from stillhouse.errors import RegistryError, one_line
-from stillhouse.runner.lifeline import under_a_flow
 from stillhouse.tracking.settings import Tracking, quiet_environment, tracking_of
 
 if TYPE_CHECKING:
@@ -25,11 +24,8 @@ __all__ = ["EXPERIMENT", "Store", "connect"]
 #: The experiment that holds every night.
 EXPERIMENT = "nightly"
 
-#: Seconds that a server may take to answer a person.
+#: Seconds that a server may take to answer.
 _ANSWER_WITHIN = 10.0
-
-#: Seconds that a stage of a night waits for one that is away: to be asked again costs the stage.
-_BACK_WITHIN = 90.0
 
 _open: dict[Tracking, Store] = {}
 _opening = threading.Lock()
@@ -123,7 +119,7 @@ def _experiment(client: MlflowClient, tracking: Tracking) -> str:
 
 def _must_answer(tracking: Tracking) -> None:
     """Ask the server for its health before MLflow does, whose own patience is minutes."""
-    until = time.monotonic() + (_BACK_WITHIN if under_a_flow() else _ANSWER_WITHIN)
+    until = time.monotonic() + _ANSWER_WITHIN
     while True:
         try:
             with urllib.request.urlopen(f"{tracking.shown}/health", timeout=_ANSWER_WITHIN):  # noqa: S310

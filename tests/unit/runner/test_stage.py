@@ -3,6 +3,9 @@
 import functools
 import gc
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,7 +13,7 @@ import yaml
 
 from stillhouse.data.files import write_json
 from stillhouse.errors import DataError, ParamsError
-from stillhouse.runner import outcome
+from stillhouse.runner import outbox, outcome
 from stillhouse.runner.closure import package_root
 from stillhouse.runner.stage import STATE, run_stage
 
@@ -63,6 +66,41 @@ def test_a_stage_leaves_its_output_its_metrics_its_run_and_a_note_that_it_ran(wo
     run = json.loads((workspace / "r/admit.json").read_text())
     assert len(run["run_id"]) == 32
     assert outcome.outcome(workspace / STATE, "admit")["error"] is None
+
+
+def test_under_a_flow_it_loads_no_mlflow_and_leaves_its_figures(workspace):
+    verdict(workspace, quarantined=1)
+    code = (
+        "import sys; from pathlib import Path; from stillhouse.runner.stage import run_stage;"
+        "root = Path(sys.argv[1]);"
+        "run_stage('admit', {k: root / v for k, v in zip(sys.argv[2::2], sys.argv[3::2])}, root);"
+        "print(sorted({'mlflow', 'sqlalchemy', 'torch', 'prefect', 'dvc'} & set(sys.modules)))"
+    )
+    given = [str(part) for pair in paths(workspace).items() for part in (pair[0], pair[1].relative_to(workspace))]
+    environment = {**os.environ, outbox.STAGE_RUN: "r1"}
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(workspace), *given],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.splitlines()[-1] == "[]"
+    assert json.loads((workspace / "r/admit.json").read_text())["run_id"] == "r1"
+    left = outbox.waiting(workspace / STATE, "admit")
+    assert (left.run_id, left.done, left.values["accepted_rows"]) == ("r1", True, 99)
+    assert left.params["max_quarantined"] > 0
+    assert not (workspace / STATE / "mlflow.db").exists()
+
+
+def test_a_stage_that_fails_under_a_flow_leaves_its_settings_and_is_not_done(workspace, monkeypatch):
+    monkeypatch.setenv(outbox.STAGE_RUN, "r1")
+    verdict(workspace, quarantined=90)
+    with pytest.raises(DataError):
+        run_stage("admit", paths(workspace), workspace)
+    left = outbox.waiting(workspace / STATE, "admit")
+    assert (left.run_id, left.done, dict(left.values)) == ("r1", False, {})
+    assert left.params
 
 
 def test_a_known_error_crosses_the_process_boundary_with_its_class_and_line(workspace):

@@ -1,9 +1,9 @@
-import json
 from pathlib import Path
 
 import pytest
 
 from stillhouse.errors import DataError, RegistryError
+from stillhouse.runner.outbox import Message
 from stillhouse.tracking import runs
 
 
@@ -18,23 +18,43 @@ def test_a_night_has_one_run_however_often_it_is_opened(workspace, client):
     assert runs.open_night_run(workspace, "2026-03-13") != first
 
 
-def test_a_stage_is_a_child_that_holds_params_and_metrics(workspace, client):
+def test_a_stage_is_a_child_that_holds_what_its_process_left(workspace, client):
     night = runs.open_night_run(workspace, "2026-03-12")
+    run = runs.open_stage_run(workspace, "train_student@gru", night, "2026-03-12")
+    assert client.get_run(run).info.status == "RUNNING"
     params = {"training": {"epochs": 3, "ks": [1, 10]}, "seed": 7, "path": None}
-    with runs.stage_run(workspace, night, "train_student@gru", params, inputs={"data/sequences": "abc.dir"}) as run:
-        run.log(
-            [(0, {"loss": 2.0}), (1, {"loss": 1.5, "ndcg@10": 0.1})],
-            {"leave_one_out": {"ndcg_at_10": 0.2}, "note": "x"},
-        )
-    found = client.get_run(run.run_id)
+    series = [(0, {"loss": 2.0}), (1, {"loss": 1.5, "ndcg@10": 0.1})]
+    values = {"leave_one_out": {"ndcg_at_10": 0.2}, "note": "x"}
+    runs.deliver(workspace, Message(run, params, series, values, at=1_700_000_000_000, done=True), "FINISHED")
+    found = client.get_run(run)
     assert found.info.status == "FINISHED"
     assert found.info.run_name == "train_student@gru"
     tags = found.data.tags
     assert (tags["stage"], tags["night"], tags["mlflow.parentRunId"]) == ("train_student@gru", "2026-03-12", night)
-    assert json.loads(tags["inputs"]) == {"data/sequences": "abc.dir"}
     assert found.data.params == {"training.epochs": "3", "training.ks": "[1, 10]", "seed": "7", "path": "None"}
     assert found.data.metrics == {"loss": 1.5, "ndcg.10": 0.1, "leave_one_out.ndcg_at_10": 0.2}
-    assert [point.value for point in client.get_metric_history(run.run_id, "loss")] == [2.0, 1.5]
+    history = client.get_metric_history(run, "loss")
+    assert [(point.value, point.timestamp) for point in history] == [(2.0, 1_700_000_000_000), (1.5, 1_700_000_000_000)]
+
+
+def test_what_is_delivered_twice_is_one_point_and_a_finished_run_stays_finished(workspace, client):
+    run = runs.open_stage_run(workspace, "prepare")
+    cut_off = Message(run, {"k": 1}, [(0, {"loss": 2.0})], {}, at=5)
+    runs.deliver(workspace, cut_off, "KILLED")
+    runs.deliver(workspace, cut_off, "FINISHED")
+    assert len(client.get_metric_history(run, "loss")) == 1
+    runs.deliver(workspace, cut_off, "FAILED", "DataError: late")
+    found = client.get_run(run)
+    assert (found.info.status, "error" in found.data.tags) == ("FINISHED", False)
+
+
+def test_a_run_of_a_stage_that_said_nothing_ends_with_its_error_or_goes(workspace, client):
+    failed, unused = (runs.open_stage_run(workspace, "prepare") for _ in range(2))
+    runs.end_stage_run(workspace, failed, "FAILED", "RuntimeError: the worker is gone")
+    runs.drop_stage_run(workspace, unused)
+    found = client.get_run(failed)
+    assert (found.info.status, found.data.tags["error"]) == ("FAILED", "RuntimeError: the worker is gone")
+    assert client.get_run(unused).info.lifecycle_stage == "deleted"
 
 
 def test_metrics_of_a_stage_are_written_in_one_call(workspace, monkeypatch):
@@ -45,13 +65,13 @@ def test_metrics_of_a_stage_are_written_in_one_call(workspace, monkeypatch):
     monkeypatch.setattr(
         MlflowClient, "log_batch", lambda self, *a, **k: calls.append(len(k.get("metrics", ()))) or plain(self, *a, **k)
     )
-    with runs.stage_run(workspace, None, "prepare", {}) as run:
+    with runs.stage_run(workspace, "prepare", {}) as run:
         run.log([(step, {"loss": 1.0, "norm": 2.0}) for step in range(400)], {"rows": 3})
     assert calls == [801]
 
 
 def test_more_than_a_call_takes_is_split(workspace, client):
-    with runs.stage_run(workspace, None, "prepare", {f"p{i}": i for i in range(230)}) as run:
+    with runs.stage_run(workspace, "prepare", {f"p{i}": i for i in range(230)}) as run:
         run.log([(step, {"loss": 1.0}) for step in range(1200)], {})
     assert len(client.get_run(run.run_id).data.params) == 230
     assert len(client.get_metric_history(run.run_id, "loss")) == 1200
@@ -63,33 +83,31 @@ def test_what_is_no_finite_number_is_no_metric():
 
 
 def test_a_stage_without_a_night_stands_alone(workspace, client):
-    with runs.stage_run(workspace, None, "prepare", {}) as run:
+    with runs.stage_run(workspace, "prepare", {}) as run:
         pass
     assert "mlflow.parentRunId" not in client.get_run(run.run_id).data.tags
 
 
 def test_a_stage_that_raises_leaves_a_failed_run_with_its_line(workspace, client):
-    with pytest.raises(DataError), runs.stage_run(workspace, None, "admit", {}) as run:
+    with pytest.raises(DataError), runs.stage_run(workspace, "admit", {}) as run:
         raise DataError("too many bad rows,\n 12 %")
     found = client.get_run(run.run_id)
     assert (found.info.status, found.data.tags["error"]) == ("FAILED", "DataError: too many bad rows, 12 %")
 
 
 def test_a_stage_that_is_told_to_stop_leaves_a_killed_run(workspace, client):
-    with pytest.raises(KeyboardInterrupt), runs.stage_run(workspace, None, "admit", {}) as run:
+    with pytest.raises(KeyboardInterrupt), runs.stage_run(workspace, "admit", {}) as run:
         raise KeyboardInterrupt
     assert client.get_run(run.run_id).info.status == "KILLED"
 
 
 def test_a_run_that_a_killed_process_left_open_is_closed_by_the_next_attempt(workspace, client):
     night = runs.open_night_run(workspace, "2026-03-12")
-    left = runs.stage_run(workspace, night, "prepare", {})
-    other = runs.stage_run(workspace, night, "validate", {})
-    killed, busy = left.__enter__(), other.__enter__()
-    with runs.stage_run(workspace, night, "prepare", {}):
-        pass
-    assert client.get_run(killed.run_id).info.status == "KILLED"
-    assert client.get_run(busy.run_id).info.status == "RUNNING", "another stage's run is none of its business"
+    killed = runs.open_stage_run(workspace, "prepare", night)
+    busy = runs.open_stage_run(workspace, "validate", night)
+    runs.open_stage_run(workspace, "prepare", night)
+    assert client.get_run(killed).info.status == "KILLED"
+    assert client.get_run(busy).info.status == "RUNNING", "another stage's run is none of its business"
 
 
 def test_the_night_names_the_runs_of_reused_stages(workspace, client):

@@ -20,9 +20,10 @@ from stillhouse.data.files import sha256_tree
 from stillhouse.errors import RegistryError
 from stillhouse.lineage.entry import Entry
 from stillhouse.lineage.ledger import chain, counting, following
+from stillhouse.runner.outbox import Message
 from stillhouse.tracking import aliases, registry
 from stillhouse.tracking.ledger_store import append, read
-from stillhouse.tracking.runs import log_dict, open_night_run, stage_run
+from stillhouse.tracking.runs import deliver, log_dict, open_night_run, open_stage_run
 from stillhouse.tracking.store import connect
 
 pytestmark = [pytest.mark.services, pytest.mark.timeout(240)]
@@ -117,11 +118,11 @@ def test_a_wrong_password_is_one_line(served, tmp_path):
 def test_a_night_its_stages_and_their_files_are_kept(served):
     night = open_night_run(served, "2026-03-12")
     assert open_night_run(served, "2026-03-12") == night
-    with stage_run(served, night, "prepare", {"k": 3}) as run:
-        run.log([(0, {"loss": 1.0})], {"rows": 7})
+    run = open_stage_run(served, "prepare", night, "2026-03-12")
+    deliver(served, Message(run, {"k": 3}, [(0, {"loss": 1.0})], {"rows": 7}, at=1_700_000_000_000), "FINISHED")
     log_dict(served, night, {"a": 1}, "gate/decision.json")
     client = connect(served).client
-    assert client.get_run(run.run_id).data.metrics == {"loss": 1.0, "rows": 7.0}
+    assert client.get_run(run).data.metrics == {"loss": 1.0, "rows": 7.0}
     assert client.get_run(night).info.artifact_uri.startswith("mlflow-artifacts:/"), "files go through the server"
 
 
