@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from stillhouse.models.protocol import Recommender
 from stillhouse.models.warm import require_grown
 from stillhouse.params.check_teacher import CheckTeacherParams
 from stillhouse.reporting import Reporter
-from stillhouse.train.compute import fabric_of, repeatable
+from stillhouse.train.compute import device_of, repeatable, scoring
 from stillhouse.train.night import read_night
 from stillhouse.train.validation import ValidationSet
 
@@ -92,7 +93,7 @@ class _Bench:
 
     def __init__(self, words: Vocabulary, events: Sequences, params: CheckTeacherParams, reporter: Reporter) -> None:
         self.words, self.events, self.params, self.reporter = words, events, params, reporter
-        self.fabric = fabric_of(params.compute)
+        self.device = device_of(params.compute)
         self.catalogue = Catalogue(events, words.popularity, (_K,), short_history=_K, head_share=0.5)
 
     def validation(self, model: Recommender, previous: Path) -> Figures:
@@ -138,8 +139,8 @@ class _Bench:
     def _trained(self, model: Recommender) -> float:
         """Return NDCG@10 at positions that were trained on, scored and filtered as the export does it."""
         some = ValidationSet(self.events, model.length, users=_TRAINED, split="train")
-        with self.fabric.autocast():
-            return some.ndcg_at_10(model.to(self.fabric.device))
+        with scoring(self.params.compute):
+            return some.ndcg_at_10(model.to(self.device))
 
     def _previous(self, directory: Path) -> float:
         """Return last night's teacher's NDCG@10 on tonight's targets; an item that it lacks is a miss for it."""
@@ -166,7 +167,7 @@ class _Bench:
         return protocol_metrics(scored, self.catalogue)
 
     def _scorer(self, model: Recommender) -> Scorer:
-        return _torch_scorer(model.to(self.fabric.device), self.fabric.device, self.fabric.autocast)
+        return _torch_scorer(model.to(self.device), self.device, partial(scoring, self.params.compute))
 
 
 def _torch_scorer(

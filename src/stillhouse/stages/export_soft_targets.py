@@ -33,7 +33,7 @@ from stillhouse.models.checkpoint import digest, load
 from stillhouse.models.protocol import Recommender
 from stillhouse.params.export_soft_targets import ExportSoftTargetsParams
 from stillhouse.reporting import Reporter
-from stillhouse.train.compute import fabric_of, repeatable
+from stillhouse.train.compute import device_of, repeatable, scoring
 from stillhouse.train.night import read_night
 
 __all__ = ["export_soft_targets"]
@@ -268,12 +268,12 @@ class _Scorer:
         self, model: Recommender, histories: Sequences, strata: Strata, code: RowCode, params: ExportSoftTargetsParams
     ) -> None:
         self.params = params
-        self._fabric = fabric_of(params.compute)
-        self._model = model.to(self._fabric.device)
+        self._device = device_of(params.compute)
+        self._model = model.to(self._device)
         self._histories = histories
         self._strata = strata
         self._code = code
-        on_gpu = self._fabric.device.type == "cuda"
+        on_gpu = self._device.type == "cuda"
         # On a CPU each batch has a thread that shares its work with no other: its tables stay in the cache of one core.
         self.workers, self.threads = (1, params.compute.threads) if on_gpu else (params.compute.threads, 1)
         self._rows = max(1, (_CELLS_GPU if on_gpu else _CELLS) // (code.n_items + 1))
@@ -305,11 +305,11 @@ class _Scorer:
         inputs = self._histories.padded(batch.users, batch.first + batch.counts, int(batch.counts.max()))
         drawn = tail_draws(self.params.seed, users, steps, self._strata).astype(np.int64)
         seen = self._seen(users, steps)
-        with self._fabric.autocast():
+        with scoring(self.params.compute):
             score = self._model.position_scorer(self._on_device(inputs), self._on_device(batch.users))
         for start in range(0, len(users), self._rows):
             part = slice(start, start + self._rows)
-            with self._fabric.autocast():
+            with scoring(self.params.compute):
                 scores = score(part)
             first, last = np.searchsorted(seen[0], [start, start + self._rows])
             pairs = (seen[0][first:last] - start, seen[1][first:last])
@@ -333,7 +333,7 @@ class _Scorer:
         return found
 
     def _on_device(self, array: NDArray[Any]) -> Tensor:
-        return torch.from_numpy(array).to(self._fabric.device)
+        return torch.from_numpy(array).to(self._device)
 
 
 def _half(states: Tensor) -> NDArray[np.float16]:

@@ -6,34 +6,68 @@ import ctypes
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from typing import TYPE_CHECKING
 
-import lightning_fabric
 import numpy as np
 import torch
 
 from stillhouse.errors import ParamsError
 from stillhouse.params.model import ComputeSpec
 
-__all__ = ["derived_seed", "fabric_of", "repeatable"]
+if TYPE_CHECKING:
+    import lightning_fabric
+
+__all__ = ["derived_seed", "device_of", "fabric_of", "repeatable", "scoring"]
+
+_DTYPES = {"64": torch.float64, "32": torch.float32, "bf16": torch.bfloat16, "16": torch.float16}
 
 #: Parameters of glibc's mallopt, and what they are by default.
 _TRIM_THRESHOLD, _MMAP_MAX = -1, -4
 _TRIM_DEFAULT, _MMAP_DEFAULT = 128 * 1024, 65_536
 
 
-def fabric_of(compute: ComputeSpec, where: str = "params.yaml: compute") -> lightning_fabric.Fabric:
-    """Return a launched Fabric on one device of ``compute``.
+def device_of(compute: ComputeSpec, where: str = "params.yaml: compute") -> torch.device:
+    """Return the device of ``compute``.
 
     Raises:
         ParamsError: there is no such device here.
     """
     if compute.device == "cuda" and not torch.cuda.is_available():
         raise ParamsError(f"device cuda must have a GPU, found none: set auto or cpu ({where}.device)")
-    accelerator = "cuda" if compute.device != "cpu" and torch.cuda.is_available() else "cpu"
+    return torch.device("cuda", 0) if compute.device != "cpu" and torch.cuda.is_available() else torch.device("cpu")
+
+
+def fabric_of(compute: ComputeSpec) -> lightning_fabric.Fabric:
+    """Return a launched Fabric on one device of ``compute``, for training.
+
+    Raises:
+        ParamsError: there is no such device here.
+    """
+    import lightning_fabric  # as long an import as torch's own, which whoever only scores is spared
+
+    accelerator = device_of(compute).type
     fabric = lightning_fabric.Fabric(accelerator=accelerator, devices=1, precision=compute.precision)
     fabric.launch()
     return fabric
+
+
+def scoring(compute: ComputeSpec) -> AbstractContextManager[object]:
+    """Return the context in which a model scores in ``compute``'s precision, as Fabric's ``autocast`` gives it."""
+    bits, _, kind = compute.precision.partition("-")
+    if kind == "mixed":
+        return torch.autocast(device_of(compute).type, dtype=_DTYPES[bits])
+    return _default_dtype(_DTYPES[bits])
+
+
+@contextmanager
+def _default_dtype(dtype: torch.dtype) -> Iterator[None]:
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
 
 
 @contextmanager

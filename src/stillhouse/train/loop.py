@@ -6,9 +6,8 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import lightning_fabric
 import torch
 from torch import Tensor, nn
 
@@ -24,6 +23,9 @@ from stillhouse.train.rows import Ints, TrainingRows
 from stillhouse.train.softmax import catalogue_loss, sampled_loss
 from stillhouse.train.state import State, load_state, named_optimizer_state, restore_optimizer, save_state
 from stillhouse.train.validation import ValidationSet
+
+if TYPE_CHECKING:
+    import lightning_fabric
 
 __all__ = ["train"]
 

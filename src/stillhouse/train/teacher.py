@@ -25,7 +25,7 @@ from stillhouse.models.protocol import Recommender
 from stillhouse.params.model import CrossFittedSpec, EnsembleSpec
 from stillhouse.reporting import Progress, Reporter
 from stillhouse.train.calibration import calibrate
-from stillhouse.train.compute import derived_seed, fabric_of, repeatable
+from stillhouse.train.compute import derived_seed, device_of, repeatable
 from stillhouse.train.night import Apprentice, learn
 from stillhouse.train.validation import ValidationSet
 
@@ -153,12 +153,12 @@ class _Maker:
     def _calibrate(self, model: Fitted | Ensemble, apprentice: Apprentice) -> None:
         most = max(1, _CELLS // (model.n_items + 1))
         valid = self._valid(model, apprentice, min(most, apprentice.training.valid_users))
-        device = fabric_of(apprentice.compute).device
+        device = device_of(apprentice.compute)
         calibrate(model.to(device), valid, device)
         model.cpu()
 
     def _ndcg(self, model: Recommender, apprentice: Apprentice) -> float:
-        device = fabric_of(apprentice.compute).device
+        device = device_of(apprentice.compute)
         found = self._valid(model, apprentice, apprentice.training.valid_users).ndcg_at_10(model.to(device))
         model.cpu()
         return found

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 import torch
 
 from stillhouse.errors import ParamsError
 from stillhouse.params.base import build
 from stillhouse.params.model import ComputeSpec
-from stillhouse.train.compute import derived_seed, fabric_of, repeatable
+from stillhouse.train.compute import derived_seed, fabric_of, repeatable, scoring
 
 
 def test_the_cpu_is_taken_when_asked_for() -> None:
@@ -46,3 +49,24 @@ def test_a_derived_seed_depends_on_every_part() -> None:
     seeds = {derived_seed(*parts) for parts in [(0,), (0, 0), (0, 1), (1, 0), (1, 1), (0, 0, 1), (2**40, 0)]}
     assert len(seeds) == 7
     assert all(0 <= seed < 2**63 for seed in seeds)
+
+
+@pytest.mark.parametrize("precision", ["32-true", "64-true", "bf16-mixed", "bf16-true", "16-true"])
+def test_what_only_scores_does_so_in_fabrics_precision(precision: str) -> None:
+    compute = ComputeSpec(device="cpu", precision=precision, threads=1)
+    torch.manual_seed(1)
+    layer, given = torch.nn.Linear(8, 8), torch.randn(4, 8)
+    with torch.no_grad(), fabric_of(compute).autocast():
+        expected, made = layer(given), torch.ones(1)
+    with torch.no_grad(), scoring(compute):
+        found, same = layer(given), torch.ones(1)
+    assert (found.dtype, same.dtype) == (expected.dtype, made.dtype)
+    assert torch.equal(found, expected)
+    assert torch.get_default_dtype() == torch.float32
+
+
+@pytest.mark.parametrize("stage", ["check_teacher", "export_soft_targets"])
+def test_a_stage_that_only_scores_does_not_load_what_training_needs(stage: str) -> None:
+    code = f"import sys, stillhouse.stages.{stage}; print({{'torch._dynamo', 'lightning_fabric'}} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
