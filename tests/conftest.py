@@ -161,5 +161,17 @@ _SHARING = frozenset(
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> _Together:
-    """Hand out tests by what they share; xdist's own groups are without effect under this pytest."""
+    """Hand out tests by what they share, in the order of `pytest_collection_modifyitems`.
+
+    xdist's own groups are without effect under this pytest.
+    """
+    config.option.loadscopereorder = False
     return _Together(config, log)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the longest first: the drill, which shares nothing, while another process makes the nights that others copy.
+
+    What is short comes last and fills up what time the processes have left.
+    """
+    items.sort(key=lambda item: ("test_drill.py" not in item.nodeid, "tests/pipeline/" not in item.nodeid))
