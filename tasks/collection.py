@@ -16,6 +16,7 @@ from typing import Any
 import yaml
 
 from stillhouse.errors import NightError
+from tasks import remote as remote_files
 from tasks import versions
 from tasks.backfill import clones, holding_backfills
 from tasks.content import Contents
@@ -35,7 +36,7 @@ class Freed:
     """What is freed in one place."""
 
     place: str
-    """``cache``, ``remote``, ``run cache``, ``remote run cache`` or ``workspace``."""
+    """``cache``, ``remote``, ``run cache``, ``remote run cache``, ``workspace``, or ``bundles`` where there are any."""
     where: str
     count: int
     """Objects, entries, or files and folders."""
@@ -97,6 +98,7 @@ def collect(
             used |= reached_whole(clone, content)
         junk = {store.name: sorted(oid for oid in store.odb.all() if oid not in used) for store in stores}
         runs = _unreached_runs(stores, used)
+        bundles = _unreached_bundles(root, kept) if any(store.name == "remote" for store in stores) else []
         left = list(
             leftovers(
                 root,
@@ -105,9 +107,9 @@ def collect(
                 keep_resume=kept.open is not None,
             )
         )
-        told = _told(root, kept, stores, junk, runs, left, len(used), notes, dry=dry)
+        told = _told(root, kept, stores, junk, runs, bundles, left, len(used), notes, dry=dry)
         if not dry:
-            _sweep(root, kept, stores, runs, used, left)
+            _sweep(root, kept, stores, runs, bundles, used, left)
         return told
 
 
@@ -177,6 +179,12 @@ def _unreached_runs(stores: Sequence[_Store], used: set[str]) -> dict[str, list[
     return found
 
 
+def _unreached_bundles(root: Path, kept: Kept) -> list[str]:
+    """Return the names, in the remote, of the code that workers were given for nights that are not kept."""
+    mine = {*kept.nights, kept.open}
+    return [name for name in remote_files.names(root, "nights") if name.split("/")[1] not in mine]
+
+
 def _reaches(entry: bytes, used: set[str]) -> bool:
     try:
         outs = yaml.load(entry, Loader=_LOADER)["outs"]  # noqa: S506  # a safe loader, in C where there is one
@@ -191,6 +199,7 @@ def _told(
     stores: Sequence[_Store],
     junk: dict[str, list[str]],
     runs: dict[str, list[str]],
+    bundles: Sequence[str],
     left: Sequence[Path],
     objects: int,
     notes: Sequence[str],
@@ -204,6 +213,9 @@ def _told(
         name = "run cache" if store.name == "cache" else f"{store.name} run cache"
         entries = runs[store.name]
         freed.append(Freed(name, store.runs.path, len(entries), _bytes(store.runs.fs, entries)))
+    if bundles:
+        sizes = sum(remote_files.size(root, name) for name in bundles)
+        freed.append(Freed("bundles", "the remote's stillhouse/nights", len(bundles), sizes))
     freed.append(Freed("workspace", str(root), len(left), sum(map(size_of, left))))
     tags = [f"night/{night}/{versions.OPEN}" for night in kept.abandoned]
     return Collection(dry, len(kept.nights), objects, tags, freed, notes)
@@ -214,7 +226,13 @@ def _bytes(fs: Any, paths: list[str]) -> int:
 
 
 def _sweep(
-    root: Path, kept: Kept, stores: Sequence[_Store], runs: dict[str, list[str]], used: set[str], left: Sequence[Path]
+    root: Path,
+    kept: Kept,
+    stores: Sequence[_Store],
+    runs: dict[str, list[str]],
+    bundles: Sequence[str],
+    used: set[str],
+    left: Sequence[Path],
 ) -> None:
     """Remove, names before what they name."""
     from dvc_data.hashfile.db import get_index
@@ -228,4 +246,6 @@ def _sweep(
             store.runs.fs.remove(runs[store.name])
         get_index(store.odb).clear()  # what a push takes to be there already
         gc(store.odb, [HashInfo("md5", oid) for oid in used])
+    for name in bundles:
+        remote_files.remove(root, name)
     put_away(root, left)

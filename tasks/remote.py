@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from stillhouse.errors import NightError, StillhouseError, one_line
 from tasks.graph import repository
 
-__all__ = ["get", "names", "put", "trouble"]
+__all__ = ["get", "names", "put", "remove", "size", "trouble"]
 
 _FOLDER = "stillhouse"
 
@@ -73,6 +73,25 @@ def names(root: Path, folder: str) -> list[str]:
             return []
         found = [files.relpath(path, base).replace("\\", "/") for path in files.find(place)]
         return sorted(name for name in found if not name.endswith(".new"))
+
+
+def size(root: Path, name: str) -> int:
+    """Return the bytes that ``name`` takes; 0: there is nothing of that name."""
+    with _place(root) as (files, base):
+        try:
+            return int(files.info(files.join(base, *name.split("/")))["size"] or 0)
+        except FileNotFoundError:
+            return 0
+
+
+def remove(root: Path, name: str) -> None:
+    """Remove what is kept under ``name``; where nothing is, nothing happens.
+
+    Raises:
+        NightError: the workspace has no remote, or it cannot be written.
+    """
+    with _place(root) as (files, base), suppress(FileNotFoundError):
+        files.rm_file(files.join(base, *name.split("/")))
 
 
 def trouble(root: Path) -> str:

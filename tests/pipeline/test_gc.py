@@ -12,7 +12,7 @@ import pytest
 from workspaces import clone
 
 from stillhouse.errors import NightError
-from tasks import versions
+from tasks import remote, versions
 from tasks.collection import collect
 
 pytestmark = pytest.mark.slow
@@ -146,6 +146,17 @@ def test_a_champions_night_stays_however_few_nights_are_kept(two_nights):
     assert (found.nights, set(freed(found).values())) == (2, {0})
     assert content(two_nights) == before
     two_nights.run("audit", "1")
+
+
+def test_the_code_that_workers_were_given_goes_with_its_night(two_nights):
+    for night in ("2026-03-02", "2026-02-01", "2026-02-01.2"):
+        remote.put(two_nights.root, f"nights/{night}/open-0123456789abcdef.bundle", b"code")
+    (said,) = [one for one in collect(two_nights.root, 30, dry=True).freed if one.place == "bundles"]
+    assert (said.count, said.bytes) == (2, 8)
+    assert len(remote.names(two_nights.root, "nights")) == 3
+    assert freed(collect(two_nights.root, 30))["bundles"] == 2
+    assert remote.names(two_nights.root, "nights") == ["nights/2026-03-02/open-0123456789abcdef.bundle"]
+    assert "bundles" not in freed(collect(two_nights.root, 30))
 
 
 def test_a_lost_list_of_files_is_refused_and_nothing_is_freed(two_nights):
