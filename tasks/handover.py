@@ -83,7 +83,7 @@ def take_inputs(site: Path, entries: Mapping[str, Mapping[str, Any]], name: str)
         if not wanted:  # to DVC no target means all of them
             return
         try:
-            _again(lambda: repo.pull(targets=wanted, force=True))
+            _bring(repo, wanted)
         except (DvcException, OSError) as error:
             raise NightError(one_line(f"what stage {name} takes must be in DVC's remote, it said: {error}")) from error
 
@@ -129,7 +129,7 @@ def take_outputs(root: Path, name: str, entry: Mapping[str, Any], where: str) ->
             _write(repo, root, {name: entry})
             repo._reset()
             try:
-                _again(lambda: repo.pull(targets=[name], force=True))
+                _bring(repo, [name])
             except (DvcException, OSError) as error:
                 raise NightError(
                     one_line(f"what {where} made of stage {name} must be in DVC's remote, it said: {error}")
@@ -143,6 +143,19 @@ def take_outputs(root: Path, name: str, entry: Mapping[str, Any], where: str) ->
         except BaseException:
             _put_back(root, before)
             raise
+
+
+def _bring(repo: Any, targets: list[str]) -> None:
+    """Bring ``targets`` into the workspace: from the cache, which clones on one machine share, or else the remote.
+
+    Asking the remote costs a second even where the cache has all of it.
+    """
+    from dvc.exceptions import DvcException
+
+    try:
+        repo.checkout(targets=targets, force=True)
+    except DvcException:  # the cache lacks some of it
+        _again(lambda: repo.pull(targets=targets, force=True))
 
 
 def _again(transfer: Callable[[], Any]) -> None:

@@ -110,6 +110,7 @@ def prefect_server(tmp_path_factory):
         port = free.getsockname()[1]
     home = tmp_path_factory.mktemp("prefect")
     quiet = {"PREFECT_HOME": str(home), "PREFECT_SERVER_ANALYTICS_ENABLED": "false", "DO_NOT_TRACK": "1"}
+    quiet["PREFECT_SERVER_REGISTER_BLOCKS_ON_START"] = "false"  # as `stillhouse run` starts its own
     with (home / "log").open("w") as log:
         server = subprocess.Popen(
             [

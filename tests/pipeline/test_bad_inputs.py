@@ -175,6 +175,7 @@ def refused(workspace, *arguments, words, **settings):
 LONG = {
     *("one item", "NaN ratings", "every row a duplicate", "future timestamps", "ids of 10,000 characters"),
     *("an item table that lacks items", "null ids", "millisecond timestamps", "one user"),
+    *("a header alone", "bytes that are not UTF-8"),
 }
 
 
@@ -188,6 +189,7 @@ def test_bad_input_is_refused_in_one_line_and_the_champion_stays(on_a_file, tmp_
     refused(workspace, "--as-of", "2026-03-02", words=words)
 
 
+@pytest.mark.drill  # fourteen nights do so after their bad one
 def test_the_night_goes_on_when_the_input_is_mended(on_a_file, tmp_path, prefect_server):
     workspace = clone(on_a_file, tmp_path / "workspace", prefect_server)
     half(workspace.root)

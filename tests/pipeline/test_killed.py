@@ -26,7 +26,7 @@ STAGES = {
 }
 
 #: Those in which a kill costs most, or leaves most behind: the others are left to `make drill`.
-DEAR = ("validate", "train_teacher", "export_soft_targets", "train_student@small", "evaluate@small")
+DEAR = ("train_teacher", "export_soft_targets", "evaluate@small")
 
 #: Settings whose change makes one stage run again on the template, its upstream being reused.
 TOUCH = {

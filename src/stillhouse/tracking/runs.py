@@ -218,15 +218,25 @@ def open_stage_run(workspace: Path, stage: str, parent_run_id: str | None = None
 def deliver(workspace: Path, message: Message, status: str, error: str | None = None) -> None:
     """Write what an attempt at a stage had to say on its run, and end that; one that has finished stays as it is.
 
+    A run that is not there any more, as after a restore of an older backup, or was deleted has nobody to tell.
+
     Args:
         workspace: the folder of ``params.yaml``.
         message: what it said.
         status: ``FINISHED``, ``FAILED`` or ``KILLED``.
         error: the line that it ended with, kept as the tag ``error``.
     """
+    from mlflow.exceptions import MlflowException
+
     store = connect(workspace)
-    if store.client.get_run(message.run_id).info.status == "FINISHED":
-        return
+    try:
+        info = store.client.get_run(message.run_id).info
+        if info.status == "FINISHED" or info.lifecycle_stage == "deleted":
+            return
+    except MlflowException as error:
+        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+            return
+        raise
     metrics = [metric for step, said in message.series for metric in _numbers(said, step, message.at)]
     metrics += _numbers(message.values, 0, message.at)
     _log(store, message.run_id, params=message.params, metrics=metrics, tags={_ERROR: error} if error else {})

@@ -119,3 +119,13 @@ def test_a_message_that_could_not_be_delivered_stays(workspace, night, monkeypat
     monkeypatch.undo()
     deliver_left(workspace, "prepare")
     assert run_of(workspace, run_id).data.metrics == {"rows": 3.0}
+
+
+def test_a_message_for_a_run_that_is_not_there_any_more_holds_nothing_up(workspace, night):
+    left = attempt(workspace, night, NIGHT, "prepare")
+    deleted = left.__enter__()
+    connect(workspace).client.delete_run(deleted)
+    for run_id in ("0" * 32, deleted):  # the database was restored from before the one, a person deleted the other
+        said(workspace, run_id).log([], {"rows": 3})
+        deliver_left(workspace, "prepare")
+        assert outbox.waiting(workspace / STATE, "prepare") is None
