@@ -26,10 +26,11 @@ def is_current(root: Path, name: str) -> bool:
     from dvc.repo import lock_repo
 
     with repository(root) as repo, lock_repo(repo):
-        if not repo.status(targets=[name]):
+        differs = repo.status(targets=[name])
+        if not differs:
             return True
-        if name not in _stages(root):
-            return False
+        if name not in _stages(root) or not all(set(one) == {"changed outs"} for one in differs.get(name, [()])):
+            return False  # what it takes has changed, or how: old outputs would not help
         try:
             repo.checkout(targets=[name], force=True)
         except DvcException:  # the cache does not have them either

@@ -1,9 +1,15 @@
-"""A transfer that failed is tried again; one that fails each time says why."""
+"""What is up to date, and transfers: one that failed is tried again, one that fails each time says why."""
+
+import shutil
+import subprocess
+import sys
 
 import pytest
 from dvc.exceptions import DvcException
 
 from tasks import handover
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # DVC's own, where it says what a command needs
 
 
 @pytest.fixture(autouse=True)
@@ -47,3 +53,58 @@ def test_another_error_is_not_tried_again():
     with pytest.raises(ValueError, match="a bug"):
         handover._again(transfer)
     assert len(tries) == 1
+
+
+GRAPH = f"""
+stages:
+  double:
+    cmd: {sys.executable} -c "open('out', 'w').write(open('given').read() * 2)"
+    deps: [given]
+    outs: [out]
+"""
+
+
+@pytest.fixture
+def repository(tmp_path, monkeypatch):
+    """A DVC repository with one stage, which is up to date."""
+    from dvc.repo import Repo
+
+    monkeypatch.chdir(tmp_path)
+    subprocess.run(["git", "init", "-q"], cwd=tmp_path, check=True)
+    Repo.init(str(tmp_path)).close()
+    (tmp_path / "dvc.yaml").write_text(GRAPH)
+    (tmp_path / "given").write_text("a")
+    with Repo(str(tmp_path)) as repo:
+        repo.reproduce()
+    return tmp_path
+
+
+def test_outputs_that_are_only_missing_or_spoilt_come_back(repository):
+    assert handover.is_current(repository, "double")
+    (repository / "out").unlink()
+    assert handover.is_current(repository, "double")
+    (repository / "out").write_text("spoilt")
+    assert handover.is_current(repository, "double")
+    assert (repository / "out").read_text() == "aa"
+
+
+def test_outputs_that_the_cache_has_lost_are_not_current(repository):
+    (repository / "out").unlink()
+    shutil.rmtree(repository / ".dvc" / "cache")
+    assert not handover.is_current(repository, "double")
+
+
+@pytest.mark.parametrize("change", ["given", "command", "both"])
+def test_what_takes_something_else_now_is_not_current_and_nothing_is_brought_back(repository, change):
+    if change != "command":
+        (repository / "given").write_text("b")
+    if change != "given":
+        (repository / "dvc.yaml").write_text(GRAPH.replace("* 2", "* 3"))
+    (repository / "out").unlink()
+    assert not handover.is_current(repository, "double")
+    assert not (repository / "out").exists()
+
+
+def test_a_stage_that_never_ran_is_not_current(repository):
+    (repository / "dvc.lock").unlink()
+    assert not handover.is_current(repository, "double")
