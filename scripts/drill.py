@@ -42,6 +42,7 @@ START = date(2026, 3, 2)
 
 #: What makes a night cheap: small models, few epochs. `--whole` takes params.yaml as it is.
 SMALL: dict[str, Any] = {
+    "night.cold_every": 0,  # two epochs from nothing would be refused beside a champion of eight nights, and rightly
     "train_teacher.model": {"kind": "transformer", "width": 16, "blocks": 1, "heads": 1, "length": 20, "dropout": 0.1},
     "train_teacher.training.epochs": 3,
     "train_teacher.training.warm_epochs": 2,
