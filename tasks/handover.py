@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,10 +44,23 @@ def entry_of(root: Path, name: str) -> dict[str, Any]:
     Raises:
         NightError: there is none.
     """
-    stages = _stages(root)
-    if name not in stages:
-        raise NightError(f"{LOCK} must hold the stage {name}, found {', '.join(sorted(stages)) or 'nothing'}")
-    return dict(stages[name])
+    return _entries(root, [name])[name]
+
+
+def _entries(root: Path, names: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Return the entries of ``names``, read under DVC's lock: whoever brings up another stage rewrites it in place.
+
+    Raises:
+        NightError: one is not there.
+    """
+    from dvc.repo import lock_repo
+
+    with repository(root) as repo, lock_repo(repo):
+        stages = _stages(root)
+    if missing := [name for name in names if name not in stages]:
+        found = ", ".join(sorted(stages)) or "nothing"
+        raise NightError(f"{LOCK} must hold the stage {missing[0]}, found {found}")
+    return {name: dict(stages[name]) for name in names}
 
 
 def _stages(root: Path) -> dict[str, Any]:
@@ -57,7 +70,7 @@ def _stages(root: Path) -> dict[str, Any]:
 
 def upstream_entries(root: Path, names: tuple[str, ...]) -> dict[str, dict[str, Any]]:
     """Return what the stages ``names`` gave: stage → its command and outputs, with hashes, without what it took."""
-    return {name: {key: entry_of(root, name)[key] for key in ("cmd", "outs")} for name in names}
+    return {name: {key: entry[key] for key in ("cmd", "outs")} for name, entry in _entries(root, names).items()}
 
 
 def take_inputs(site: Path, entries: Mapping[str, Mapping[str, Any]], name: str) -> None:

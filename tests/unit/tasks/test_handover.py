@@ -3,10 +3,13 @@
 import shutil
 import subprocess
 import sys
+import threading
+import time
 
 import pytest
 from dvc.exceptions import DvcException
 
+from stillhouse.errors import NightError
 from tasks import handover
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # DVC's own, where it says what a command needs
@@ -108,3 +111,32 @@ def test_what_takes_something_else_now_is_not_current_and_nothing_is_brought_bac
 def test_a_stage_that_never_ran_is_not_current(repository):
     (repository / "dvc.lock").unlink()
     assert not handover.is_current(repository, "double")
+
+
+def test_an_entry_is_read_whole_while_another_stage_is_brought_up(repository):
+    """Somebody's DVC rewrites its lock in place, under a lock of its own; a reader in between met an empty file."""
+    from dvc.repo import Repo, lock_repo
+
+    torn = threading.Event()
+
+    def rewrite():
+        with Repo(str(repository)) as repo, lock_repo(repo):
+            whole = (repository / "dvc.lock").read_bytes()
+            (repository / "dvc.lock").write_bytes(b"")
+            torn.set()
+            time.sleep(0.5)
+            (repository / "dvc.lock").write_bytes(whole)
+
+    thread = threading.Thread(target=rewrite)
+    thread.start()
+    assert torn.wait(10)
+    try:
+        assert handover.entry_of(repository, "double")["outs"][0]["path"] == "out"
+        assert handover.upstream_entries(repository, ("double",))["double"].keys() == {"cmd", "outs"}
+    finally:
+        thread.join()
+
+
+def test_an_entry_that_is_not_there_is_named(repository):
+    with pytest.raises(NightError, match="must hold the stage treble, found double"):
+        handover.entry_of(repository, "treble")
