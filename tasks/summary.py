@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 from stillhouse.data.files import read_json
 from stillhouse.lineage.projection import State
+from stillhouse.params.base import redacted
 from stillhouse.tracking.settings import tracking_of
 from tasks.champion import awaiting_line, champion_line
 from tasks.gate import Decision
@@ -117,7 +119,13 @@ def _closing(root: Path, decision: Decision, versions: Mapping[str, int], standi
         "",
         "data         reports/data_docs/index.html, quarantine in data/quarantine",
         f"MLflow UI    {tracking_of(root).ui}",
-        "Prefect UI   PREFECT_HOME=.stillhouse/prefect prefect server start",
+        f"Prefect UI   {_prefect_ui()}",
         "next         stillhouse recommend --user ID    stillhouse status",
     ]
     return lines
+
+
+def _prefect_ui() -> str:
+    """Return where a person looks at the night: the server that it ran on, or a command where it had its own."""
+    served = os.environ.get("PREFECT_API_URL")
+    return redacted(served).removesuffix("/api") if served else "PREFECT_HOME=.stillhouse/prefect prefect server start"
