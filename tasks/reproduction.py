@@ -146,9 +146,10 @@ def _perform(scratch: Path, name: str, settings: Mapping[str, Any]) -> None:
 
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
     environment = {"PATH": path, "PYTHONPATH": os.pathsep.join([str(scratch / "src"), str(scratch)])}
-    environment[STAGE_RUN] = (
-        "reproduction"  # what is made again is no run of the workspace: its figures stay in the clone
-    )
+    # What is made again is no run of the workspace: its figures stay in the clone, in the outbox, or from a night of
+    # before there was one (ADR 20) in a database of the clone's own.
+    environment[STAGE_RUN] = "reproduction"
+    environment["MLFLOW_TRACKING_URI"] = f"sqlite:///{scratch / STATE / 'mlflow.db'}"
     with repository(scratch, **settings) as repo:
         try:
             repo.reproduce(name, single_item=True, force=True, run_cache=False, run_env=environment)
