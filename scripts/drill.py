@@ -57,7 +57,7 @@ SMALL: dict[str, Any] = {
     "evaluate.latency_requests": 20,
     "gate.min_over_popularity": 0.0,
     "gate.min_ndcg_at_10": 0.0,
-    # A day's window is some 150 users: students like these are told apart by half at 95 %, not by the default 2 %.
+    # A day's window is some 150 users: of students as weak as these it tells at 95 % who lost most of it, not 2 %.
     "gate.margin": 0.7,
     "gate.reference_margin": 0.7,
     "gate.slices.margin": 0.9,

@@ -53,10 +53,8 @@ def attempt(root: Path, night_run: str, night: str, stage: str) -> Iterator[str]
 
 def _end(root: Path, stage: str, run_id: str, status: str, line: str) -> None:
     said = _of(root, stage, run_id)
-    if said is None:
-        runs.end_stage_run(root, run_id, status, line)
-    else:
-        runs.deliver(root, said, status, line)
+    runs.deliver(root, said or outbox.Message(run_id, {}), status, line)
+    if said:
         outbox.drop(root / STATE, stage)
 
 

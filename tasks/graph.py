@@ -12,7 +12,7 @@ from typing import Any
 
 from stillhouse.data.files import read_json
 from stillhouse.errors import NightError, StillhouseError, one_line
-from stillhouse.runner import outbox, outcome
+from stillhouse.runner import outcome
 from stillhouse.runner.stage import STATE
 from tasks.mending import keep, mend_readers
 
@@ -116,7 +116,6 @@ def bring_up_to_date(root: Path, name: str, environment: Mapping[str, str]) -> b
 
     state = root / STATE
     outcome.clear(state, name)
-    outbox.drop(state, name)
     keep(root)
     with repository(root) as repo:
         try:

@@ -1,6 +1,6 @@
 """What a stage has to say to its tracking run, left for the flow to deliver.
 
-MLflow costs a process four seconds of processor time before it has logged a figure. A night's flow has loaded it
+MLflow costs a process seconds of processor time before it has logged a figure (ADR 20). A night's flow has loaded it
 anyway: it opens the run of each stage, names it to the stage's process, and delivers what that process left here.
 A message lies here until it was delivered, so that a night that is cut off in between delivers it the next time.
 """
@@ -86,5 +86,5 @@ def waiting(state: Path, stage: str) -> Message | None:
 
 
 def drop(state: Path, stage: str) -> None:
-    """Forget the message of ``stage``: it was delivered."""
+    """Forget the message of ``stage``, once it was delivered."""
     _place(state, stage).unlink(missing_ok=True)

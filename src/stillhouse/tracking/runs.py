@@ -24,7 +24,6 @@ __all__ = [
     "StageRun",
     "deliver",
     "drop_stage_run",
-    "end_stage_run",
     "finish_night_run",
     "flatten",
     "log_dict",
@@ -241,13 +240,6 @@ def deliver(workspace: Path, message: Message, status: str, error: str | None = 
     metrics += _numbers(message.values, 0, message.at)
     _log(store, message.run_id, params=message.params, metrics=metrics, tags={_ERROR: error} if error else {})
     store.client.set_terminated(message.run_id, status)
-
-
-def end_stage_run(workspace: Path, run_id: str, status: str, error: str) -> None:
-    """End the run of a stage that had nothing to say, with the line of its error."""
-    store = connect(workspace)
-    _log(store, run_id, tags={_ERROR: error})
-    store.client.set_terminated(run_id, status)
 
 
 def drop_stage_run(workspace: Path, run_id: str) -> None:

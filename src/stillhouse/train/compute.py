@@ -27,14 +27,14 @@ _TRIM_THRESHOLD, _MMAP_MAX = -1, -4
 _TRIM_DEFAULT, _MMAP_DEFAULT = 128 * 1024, 65_536
 
 
-def device_of(compute: ComputeSpec, where: str = "params.yaml: compute") -> torch.device:
+def device_of(compute: ComputeSpec) -> torch.device:
     """Return the device of ``compute``.
 
     Raises:
         ParamsError: there is no such device here.
     """
     if compute.device == "cuda" and not torch.cuda.is_available():
-        raise ParamsError(f"device cuda must have a GPU, found none: set auto or cpu ({where}.device)")
+        raise ParamsError("device cuda must have a GPU, found none: set auto or cpu (params.yaml: compute.device)")
     return torch.device("cuda", 0) if compute.device != "cpu" and torch.cuda.is_available() else torch.device("cpu")
 
 

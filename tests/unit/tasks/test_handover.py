@@ -5,6 +5,7 @@ import subprocess
 import sys
 import threading
 import time
+from unittest import mock
 
 import pytest
 from dvc.exceptions import DvcException
@@ -23,39 +24,23 @@ def _at_once(monkeypatch):
 @pytest.mark.parametrize("error", [DvcException("57 files failed"), OSError("connection reset")])
 @pytest.mark.parametrize("failures", [0, 1, 2])
 def test_a_networks_hiccup_does_not_end_a_night(error, failures):
-    tries = []
-
-    def transfer():
-        tries.append(1)
-        if len(tries) <= failures:
-            raise error
-
+    transfer = mock.Mock(side_effect=[error] * failures + [None])
     handover._again(transfer)
-    assert len(tries) == failures + 1
+    assert transfer.call_count == failures + 1
 
 
 def test_what_fails_each_time_is_raised():
-    tries = []
-
-    def transfer():
-        tries.append(1)
-        raise OSError("no route to host")
-
+    transfer = mock.Mock(side_effect=OSError("no route to host"))
     with pytest.raises(OSError, match="no route"):
         handover._again(transfer)
-    assert len(tries) == 3
+    assert transfer.call_count == 3
 
 
 def test_another_error_is_not_tried_again():
-    tries = []
-
-    def transfer():
-        tries.append(1)
-        raise ValueError("a bug")
-
+    transfer = mock.Mock(side_effect=ValueError("a bug"))
     with pytest.raises(ValueError, match="a bug"):
         handover._again(transfer)
-    assert len(tries) == 1
+    transfer.assert_called_once()
 
 
 GRAPH = f"""
@@ -111,6 +96,30 @@ def test_what_takes_something_else_now_is_not_current_and_nothing_is_brought_bac
 def test_a_stage_that_never_ran_is_not_current(repository):
     (repository / "dvc.lock").unlink()
     assert not handover.is_current(repository, "double")
+
+
+@pytest.fixture
+def pushed(repository, tmp_path_factory):
+    """The repository, its output in a remote."""
+    from dvc.repo import Repo
+
+    store = tmp_path_factory.mktemp("remote")
+    (repository / ".dvc" / "config").write_text(f"[core]\n    remote = far\n['remote \"far\"']\n    url = {store}\n")
+    with Repo(str(repository)) as repo:
+        repo.push(targets=["double"])
+    (repository / "out").unlink()
+    return repository, store
+
+
+@pytest.mark.parametrize("lost", ["cache", "remote"])
+def test_outputs_come_from_the_cache_or_else_from_the_remote(pushed, lost):
+    from dvc.repo import Repo
+
+    root, store = pushed
+    shutil.rmtree(root / ".dvc" / "cache" if lost == "cache" else store)
+    with Repo(str(root)) as repo:
+        handover._bring(repo, ["double"])
+    assert (root / "out").read_text() == "aa"
 
 
 def test_an_entry_is_read_whole_while_another_stage_is_brought_up(repository):

@@ -65,3 +65,14 @@ def test_a_sweep_ends_what_carries_the_mark_and_nothing_else():
         for process in (mine, other):
             process.kill()
             process.wait()
+
+
+def test_the_note_of_who_is_at_work_is_written_whole_or_not_at_all(tmp_path):
+    """A reader that met half of it found nobody; a kill in the middle of it lost the mark to sweep by."""
+    with exclusive(tmp_path):
+        before = tmp_path / ".stillhouse" / "kept"
+        before.hardlink_to(tmp_path / ".stillhouse" / "run.json")
+        first = before.read_text()
+    with exclusive(tmp_path):
+        assert before.read_text() == first, "the old note was written over in place"
+        assert (tmp_path / ".stillhouse" / "run.json").read_text() != first

@@ -50,7 +50,7 @@ def test_what_is_delivered_twice_is_one_point_and_a_finished_run_stays_finished(
 
 def test_a_run_of_a_stage_that_said_nothing_ends_with_its_error_or_goes(workspace, client):
     failed, unused = (runs.open_stage_run(workspace, "prepare") for _ in range(2))
-    runs.end_stage_run(workspace, failed, "FAILED", "RuntimeError: the worker is gone")
+    runs.deliver(workspace, Message(failed, {}), "FAILED", "RuntimeError: the worker is gone")
     runs.drop_stage_run(workspace, unused)
     found = client.get_run(failed)
     assert (found.info.status, found.data.tags["error"]) == ("FAILED", "RuntimeError: the worker is gone")
