@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 import yaml
 
+from tasks import reproduction
 from tasks.content import Contents, contents
 from tasks.reproduction import _compared
 
@@ -68,3 +71,14 @@ def test_an_output_that_was_not_made_is_gone(kept: Any) -> None:
     (kept[1] / "metrics.json").unlink()
     found = _compared(kept[0], kept[1], "train", output(kept, "metrics.json"))
     assert (found.state, found.says) == ("differs", "metrics.json: is gone")
+
+
+def test_what_is_made_again_tracks_nowhere_but_in_its_clone(tmp_path, monkeypatch):
+    """Code of before there was an outbox opens a run wherever it may: not in the workspace's registry."""
+    given = mock.Mock()
+    monkeypatch.setattr(reproduction, "repository", lambda *_a, **_k: contextlib.nullcontext(given))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:5000")
+    reproduction._perform(tmp_path, "prepare", {})
+    environment = given.reproduce.call_args.kwargs["run_env"]
+    assert environment["MLFLOW_TRACKING_URI"] == f"sqlite:///{tmp_path / '.stillhouse' / 'mlflow.db'}"
+    assert environment["STILLHOUSE_STAGE_RUN"] == "reproduction"
