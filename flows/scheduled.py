@@ -16,6 +16,7 @@ from tasks.champion import repair
 from tasks.events import tell_stopped
 from tasks.graph import hush
 from tasks.mending import mend
+from tasks.output import outlive_reader
 from tasks.plan import Request, plan_night
 from tasks.schedule import handled, made_at, nights_due, schedules_of
 from tasks.versions import require_workspace
@@ -44,6 +45,7 @@ def scheduled(as_of: str | None = None, source: str | None = None, force: bool =
         StillhouseError: a night was stopped. Where its data or its teacher was to blame, later ones were performed.
         RuntimeError: it failed otherwise; it is due again.
     """
+    outlive_reader()
     root = workspace_of_worker()
     os.chdir(root)
     hush()

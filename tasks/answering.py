@@ -24,8 +24,8 @@ __all__ = ["LOOK", "answer", "answer_of", "end_with", "patiently"]
 
 T = TypeVar("T")
 
-#: Type of the artifact that holds an answer: hashes, names and times, no data.
-_TYPE = "stage-answer"
+#: Type of the artifact that holds the answer on one stage: hashes, names and times, no data.
+_TYPE = "stage-answer:{stage}"
 
 #: Seconds between two looks at the runs that a stage ends with.
 LOOK = 10.0
@@ -57,14 +57,17 @@ def patiently(asking: Callable[[], T]) -> T:
 
 def answer(done: Done, run: str) -> None:
     """Write how a stage went on the worker's flow run ``run``; a server that is away for a while is waited for."""
-    told = ArtifactCreate(type=_TYPE, data=json.dumps(done.document()), flow_run_id=UUID(run))
+    told = ArtifactCreate(type=_TYPE.format(stage=done.stage), data=json.dumps(done.document()), flow_run_id=UUID(run))
     with get_client(sync_client=True) as client:
         patiently(lambda: client.create_artifact(told))
 
 
-def answer_of(client: SyncPrefectClient, run: UUID) -> Done | None:
-    """Return the answer on the worker's flow run ``run``, or ``None`` where it left none."""
-    wanted = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[run]), type=ArtifactFilterType(any_=[_TYPE]))
+def answer_of(client: SyncPrefectClient, run: UUID, stage: str) -> Done | None:
+    """Return the answer on ``stage`` on the worker's flow run ``run``, or ``None`` where it left none so far."""
+    wanted = ArtifactFilter(
+        flow_run_id=ArtifactFilterFlowRunId(any_=[run]),
+        type=ArtifactFilterType(any_=[_TYPE.format(stage=stage)]),
+    )
     found = client.read_artifacts(artifact_filter=wanted)
     return Done(**json.loads(str(found[0].data))) if found else None
 

@@ -23,7 +23,7 @@ def deliver_left(root: Path, stage: str) -> None:
 
 
 @contextmanager
-def attempt(root: Path, night_run: str, night: str, stage: str) -> Iterator[str]:
+def attempt(root: Path, night_run: str, night: str, stage: str, opened: str | None = None) -> Iterator[str]:
     """Open the tracking run of an attempt at ``stage``, a child of the night's; give its id to the block.
 
     Once the block has ended, what the stage left in its outbox is delivered and the run ends: FINISHED, FAILED with
@@ -35,9 +35,11 @@ def attempt(root: Path, night_run: str, night: str, stage: str) -> Iterator[str]
         night_run: the night's tracking run.
         night: the night's id.
         stage: the stage.
+        opened: the attempt's tracking run, where it was opened with an order (`runs.open_stage_run`) that a worker is
+            at already.
     """
     deliver_left(root, stage)
-    run_id = runs.open_stage_run(root, stage, night_run, night)
+    run_id = opened or runs.open_stage_run(root, stage, night_run, night)
     try:
         yield run_id
     except BaseException as error:

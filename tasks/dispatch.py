@@ -1,8 +1,16 @@
-"""The night's side of a stage on a pool: the order goes out, the answer is waited for, its outputs are taken up."""
+"""The night's side of a stage on a pool: the order goes out, the answer is waited for, its outputs are taken up.
+
+An order names a stage and those that follow it on the same pool (`tasks.graph.followers`), for to start a worker's run
+costs more than many a stage. Each still has its own task, attempt and answer in the night: the task of a stage that is
+on order already waits for the answer on that.
+"""
 
 from __future__ import annotations
 
+import threading
 import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,6 +26,7 @@ from prefect.states import Cancelled, Crashed
 from stillhouse.errors import NightError, by_name, one_line
 from stillhouse.runner import outbox
 from stillhouse.runner.stage import STATE
+from stillhouse.tracking.runs import drop_stage_run, open_stage_run
 from tasks import remote, versions
 from tasks.answering import answer_of, patiently
 from tasks.attempts import attempt, deliver_left
@@ -28,7 +37,7 @@ from tasks.order import Done, Order, code_digest
 from tasks.policy import Policy
 from tasks.worksite import bundle_name
 
-__all__ = ["STAGE_FLOW", "ask", "publish", "runs_above"]
+__all__ = ["STAGE_FLOW", "Desk", "publish", "runs_above"]
 
 #: The flow that a worker runs; each pool has a deployment of it that bears the pool's name.
 STAGE_FLOW = "stage"
@@ -62,68 +71,108 @@ def runs_above() -> tuple[str, ...]:
     return tuple(dict.fromkeys(str(one) for one in found if one))
 
 
-def ask(
-    root: Path, night: Night, commit: str, stage: Stage, policy: Policy, *, night_run: str, above: tuple[str, ...]
-) -> Done | None:
-    """Have a worker of the stage's pool bring it up to date, and take up what it made.
+@dataclass(frozen=True)
+class _OnOrder:
+    """Where a stage is performed, or will be: the worker's flow run, and the tracking run that it was given."""
+
+    run: UUID
+    run_id: str
+
+
+class Desk:
+    """Where one night's process orders its stages from workers; for all its threads.
 
     Args:
         root: the workspace.
         night: the night.
         commit: of its open tag (`publish`).
-        stage: the stage; what it takes is up to date here.
-        policy: its limits.
         night_run: the night's tracking run.
         above: `runs_above` of the night's flow.
-
-    Returns:
-        How it went; ``None``: it was up to date already, and nobody was asked.
-
-    Raises:
-        StillhouseError: the known error that the stage ended with on the worker.
-        NightError: no worker of the pool is there, or what came back is of other code or data.
-        RuntimeError: the worker's run crashed or was cancelled.
     """
-    if is_current(root, stage.name):
-        deliver_left(root, stage.name)
-        return None
-    with attempt(root, night_run, night.id, stage.name) as run_id:
+
+    def __init__(self, root: Path, night: Night, commit: str, night_run: str, above: tuple[str, ...]) -> None:
+        self._root, self._night, self._commit, self._night_run, self._above = root, night, commit, night_run, above
+        self._lock = threading.Lock()
+        self._ahead: dict[str, _OnOrder] = {}  # stages on order whose tasks have not begun
+
+    def ask(self, stage: Stage, line: Sequence[Stage], policy: Policy) -> Done | None:
+        """Have a worker of the stage's pool bring it up to date, and take up what it made.
+
+        Args:
+            stage: the stage; what it takes is up to date here.
+            line: its `followers`, which are ordered with it.
+            policy: the pool's limits.
+
+        Returns:
+            How it went; ``None``: it was up to date already, and nobody was asked.
+
+        Raises:
+            StillhouseError: the known error that the stage ended with on the worker.
+            NightError: no worker of the pool is there, or what came back is of other code or data.
+            RuntimeError: the worker's run crashed or was cancelled.
+        """
+        root, name = self._root, stage.name
+        with self._lock:
+            ordered = self._ahead.pop(name, None)
+        if is_current(root, name):
+            deliver_left(root, name)
+            if ordered:
+                drop_stage_run(root, ordered.run_id)
+            return None
+        with attempt(root, self._night_run, self._night.id, name, ordered.run_id if ordered else None) as run_id:
+            done = _answer_on(stage, ordered.run, policy) if ordered else None
+            if done is None:  # not on order, or the worker ended before it: it had nothing new to take
+                done = self._ordered(stage, line, run_id, policy)
+            if done.message is not None:  # first of all: it lies nowhere else that this night will look
+                outbox.post(root / STATE, name, outbox.Message(**done.message))
+            if done.error is not None:
+                raise by_name(done.known or "")(done.error)
+            take_outputs(root, name, done.entry or {}, f"pool {stage.resource}")
+        return done
+
+    def close(self) -> None:
+        """Delete the tracking runs of stages that were ordered and never came to their turn."""
+        with self._lock:
+            left, self._ahead = list(self._ahead.values()), {}
+        for one in left:
+            drop_stage_run(self._root, one.run_id)
+
+    def _ordered(self, stage: Stage, line: Sequence[Stage], run_id: str, policy: Policy) -> Done:
+        """Give the stage and its line to a worker; return the answer on the stage.
+
+        Raises:
+            RuntimeError: the worker's run left none.
+        """
+        with self._lock:  # of an attempt that failed
+            before = [self._ahead.pop(one.name) for one in line if one.name in self._ahead]
+        for gone in before:
+            drop_stage_run(self._root, gone.run_id)
+        ahead = {one.name: open_stage_run(self._root, one.name, self._night_run, self._night.id) for one in line}
+        run = self._send(stage, line, {stage.name: run_id, **ahead}, policy)
+        with self._lock:
+            self._ahead.update({name: _OnOrder(run, one) for name, one in ahead.items()})
+        done = _answer_on(stage, run, policy)
+        if done is None:
+            raise RuntimeError(_unanswered(stage, "none"))
+        return done
+
+    def _send(self, stage: Stage, line: Sequence[Stage], run_ids: Mapping[str, str], policy: Policy) -> UUID:
         order = Order(
-            night=night.id,
-            commit=commit,
-            stage=stage.name,
-            inputs=upstream_entries(root, stage.upstream),
+            night=self._night.id,
+            commit=self._commit,
+            stages={
+                one.name: upstream_entries(self._root, tuple(name for name in one.upstream if name not in run_ids))
+                for one in (stage, *line)
+            },
             code=code_digest(),
-            run_id=run_id,
-            parents=above,
+            run_ids=dict(run_ids),
+            parents=self._above,
             limit_seconds=policy.limit_seconds,
         )
-        done = _answered(night, stage, order, policy)
-        if done.message is not None:  # first of all: it lies nowhere else that this night will look
-            outbox.post(root / STATE, stage.name, outbox.Message(**done.message))
-        if done.error is not None:
-            raise by_name(done.known or "")(done.error)
-        take_outputs(root, stage.name, done.entry or {}, f"pool {stage.resource}")
-    return done
+        return UUID(str(patiently(partial(_asked, stage, order)).id))
 
 
-def _answered(night: Night, stage: Stage, order: Order, policy: Policy) -> Done:
-    """Give the order to a worker and return its answer.
-
-    Raises:
-        RuntimeError: it left none.
-    """
-    run = patiently(partial(_asked, night, stage, order))
-    with get_client(sync_client=True) as client:
-        ended = _wait(client, run.id, stage, policy)
-        done = patiently(lambda: answer_of(client, run.id))
-    if done is None or ended.state is None or (done.error is None and not ended.state.is_completed()):
-        found = "nothing" if ended.state is None else f"{ended.state.name}: {ended.state.message or 'no message'}"
-        raise RuntimeError(one_line(f"stage {stage.name} on pool {stage.resource} must end with an answer: {found}"))
-    return done
-
-
-def _asked(night: Night, stage: Stage, order: Order) -> Any:
+def _asked(stage: Stage, order: Order) -> Any:
     """Return the run that the order was given to; asked twice, it is the same one.
 
     Raises:
@@ -134,7 +183,7 @@ def _asked(night: Night, stage: Stage, order: Order) -> Any:
         return run_deployment(
             name,
             parameters={"order": order.document()},
-            flow_run_name=f"{night.id}: {stage.name}",
+            flow_run_name=order.name,
             timeout=0,
             # Another attempt of this task is another run; the same attempt never is.
             idempotency_key=f"{runtime.flow_run.id}:{stage.name}:{runtime.task_run.run_count}",
@@ -145,18 +194,41 @@ def _asked(night: Night, stage: Stage, order: Order) -> Any:
         ) from None
 
 
-def _wait(client: SyncPrefectClient, run_id: UUID, stage: Stage, policy: Policy) -> FlowRun:
-    """Wait until the run has ended; a server that is away for a while is waited for too."""
+def _answer_on(stage: Stage, run_id: UUID, policy: Policy) -> Done | None:
+    """Wait for the answer on the stage; ``None``: the worker ended well, and before it came to the stage.
+
+    Raises:
+        NightError: nobody is there to take the run.
+        RuntimeError: the run ended otherwise, without an answer.
+    """
+    with get_client(sync_client=True) as client:
+        for run in _looks(client, run_id, stage, policy):
+            over = run.state is not None and run.state.is_final()
+            if done := patiently(partial(answer_of, client, run_id, stage.name)):
+                return done
+            if over:
+                break
+    if run.state is not None and run.state.is_completed():
+        return None
+    found = "nothing" if run.state is None else f"{run.state.name}: {run.state.message or 'no message'}"
+    raise RuntimeError(_unanswered(stage, found))
+
+
+def _unanswered(stage: Stage, found: str) -> str:
+    return one_line(f"stage {stage.name} on pool {stage.resource} must end with an answer: {found}")
+
+
+def _looks(client: SyncPrefectClient, run_id: UUID, stage: Stage, policy: Policy) -> Iterator[FlowRun]:
+    """Give the run as it is, every so often, once it has begun; a server that is away for a while is waited for too."""
     waiting_since = taken_since = time.monotonic()
     while True:
         run = patiently(lambda: client.read_flow_run(run_id))
-        if run.state is not None and run.state.is_final():
-            return run
-        begun = run.state is not None and (run.state.is_running() or run.state.is_cancelling())
+        begun = run.state is not None and (run.state.is_running() or run.state.is_cancelling() or run.state.is_final())
         if run.state is None or not run.state.is_pending():
             taken_since = time.monotonic()
         if begun:
             waiting_since = time.monotonic()
+            yield run
         elif time.monotonic() - taken_since > policy.start_seconds:  # no process, so no heartbeat whose end would tell
             lost: State[Any] = Crashed(message=f"taken by a worker and not begun for {policy.start_seconds:.0f} s")
             patiently(partial(client.set_flow_run_state, run_id, lost, force=True))

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import os
 import shutil
-from collections.abc import Iterator, Mapping
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +23,9 @@ __all__ = [
     "bring_up_to_date",
     "changed",
     "copy_at",
+    "followers",
     "hush",
+    "paths",
     "push",
     "read_graph",
     "repository",
@@ -91,6 +95,33 @@ def _stage(root: Path, stage: Any, graph: Any) -> Stage:
     return Stage(stage.addressing, upstream, (stage.meta or {}).get("resource", "cpu"), outputs)
 
 
+def followers(stage: Stage, graph: Sequence[Stage]) -> list[Stage]:
+    """Return the stages that whoever performs ``stage`` can go on to, in order.
+
+    Each needs the same resource and takes from the one before it, beside what is up to date when ``stage`` begins. Of
+    several it is the first; the others may be performed beside it.
+
+    Args:
+        stage: the stage.
+        graph: `read_graph`.
+    """
+    of = {one.name: one for one in graph}
+    known, open_ = {stage.name}, list(stage.upstream)
+    while open_:
+        if (name := open_.pop()) not in known:
+            known.add(name)
+            open_ += of[name].upstream
+    line = [stage]
+    while True:
+        last = line[-1].name
+        possible = [one for one in graph if one.name not in known and last in one.upstream]
+        ready = [one for one in possible if one.resource == stage.resource and set(one.upstream) <= known]
+        if not ready:
+            return line[1:]
+        line.append(ready[0])
+        known.add(ready[0].name)
+
+
 def stage_runs(root: Path) -> dict[str, str]:
     """Return stage → the tracking run that made its outputs, from ``runs/``."""
     files = {stage.name: root / "runs" / f"{stage.name.replace('@', '/')}.json" for stage in read_graph(root)}
@@ -125,6 +156,16 @@ def bring_up_to_date(root: Path, name: str, environment: Mapping[str, str]) -> b
             note = outcome.outcome(state, name) or {}
             raise RuntimeError(f"stage {name} failed: {note.get('error') or error.__cause__ or error}") from error
     return outcome.outcome(state, name) is not None
+
+
+def paths(code: Path | None = None) -> dict[str, str]:
+    """Return the variables by which a stage's process finds this environment's programs, and the code of a clone.
+
+    Args:
+        code: the clone; ``None``: the code that this process runs.
+    """
+    found = {"PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])}
+    return found if code is None else {**found, "PYTHONPATH": os.pathsep.join([str(code / "src"), str(code)])}
 
 
 def changed(root: Path) -> dict[str, Any]:

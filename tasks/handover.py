@@ -14,7 +14,7 @@ from tasks.mending import keep
 from tasks.remote import trouble
 from tasks.versions import LOCK
 
-__all__ = ["entry_of", "is_current", "send", "take_inputs", "take_outputs", "upstream_entries"]
+__all__ = ["entry_of", "is_current", "lacks_only_outputs", "send", "take_inputs", "take_outputs", "upstream_entries"]
 
 #: Seconds before a transfer that failed is tried again.
 _WAITS = (1.0, 3.0)
@@ -29,13 +29,26 @@ def is_current(root: Path, name: str) -> bool:
         differs = repo.status(targets=[name])
         if not differs:
             return True
-        if name not in _stages(root) or not all(set(one) == {"changed outs"} for one in differs.get(name, [()])):
+        if not _only_outputs(root, name, differs):
             return False  # what it takes has changed, or how: old outputs would not help
         try:
             repo.checkout(targets=[name], force=True)
         except DvcException:  # the cache does not have them either
             return False
         return not repo.status(targets=[name])
+
+
+def lacks_only_outputs(root: Path, name: str) -> bool:
+    """Say whether all that keeps the stage from being up to date is that its outputs are not here, or are others."""
+    from dvc.repo import lock_repo
+
+    with repository(root) as repo, lock_repo(repo):
+        differs = repo.status(targets=[name])
+        return bool(differs) and _only_outputs(root, name, differs)
+
+
+def _only_outputs(root: Path, name: str, differs: Mapping[str, Any]) -> bool:
+    return name in _stages(root) and all(set(one) == {"changed outs"} for one in differs.get(name, [()]))
 
 
 def entry_of(root: Path, name: str) -> dict[str, Any]:

@@ -16,22 +16,27 @@ __all__ = ["Done", "Order", "code_digest"]
 
 @dataclass(frozen=True)
 class Order:
-    """One stage of one night, to be brought up to date somewhere else."""
+    """A stage of one night, and those that follow it on the same pool, to be brought up to date somewhere else."""
 
     night: str
     commit: str
     """Of the night's open tag: the code, the settings, ``night.yaml``, ``previous.dvc``."""
-    stage: str
-    inputs: Mapping[str, Mapping[str, Any]]
-    """Stage that it takes from → its command and outputs as ``dvc.lock`` has them."""
+    stages: Mapping[str, Mapping[str, Mapping[str, Any]]]
+    """Stage, in order → stage that it takes from, unless this order names that too → its command and outputs as
+    ``dvc.lock`` has them."""
     code: str
     """`code_digest` of the night's process."""
-    run_id: str
-    """The tracking run of this attempt at the stage."""
+    run_ids: Mapping[str, str]
+    """Stage → the tracking run of this attempt at it."""
     parents: tuple[str, ...]
-    """The flow runs that the stage is a part of: it ends when any of them has."""
+    """The flow runs that the stages are a part of: they end when any of these has."""
     limit_seconds: int
-    """The stage is killed when it runs longer."""
+    """A stage is killed when it runs longer."""
+
+    @property
+    def name(self) -> str:
+        """What the worker's flow run is called."""
+        return f"{self.night}: {', '.join(self.stages)}"
 
     def document(self) -> dict[str, Any]:
         """Return the order as plain data."""
@@ -40,12 +45,13 @@ class Order:
 
 @dataclass(frozen=True)
 class Done:
-    """How an order went."""
+    """How one stage of an order went."""
 
+    stage: str
     ran: bool
     """``False``: the worker's clone had the outputs already."""
     seconds: float
-    """From the order's arrival to its outputs in the remote."""
+    """From the order's arrival, or the answer on the stage before, to the stage's outputs in the remote."""
     entry: Mapping[str, Any] | None
     """The stage's entry for ``dvc.lock``; ``None``: it failed."""
     error: str | None = None

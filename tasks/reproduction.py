@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
-import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import chdir, contextmanager
@@ -22,7 +20,7 @@ from stillhouse.runner.stage import STATE
 from stillhouse.tracking.registry import version_of
 from tasks import versions
 from tasks.content import Contents, contents
-from tasks.graph import read_graph, repository
+from tasks.graph import paths, read_graph, repository
 from tasks.records import record_of_version
 
 __all__ = ["Output", "Reproduction", "reproduce"]
@@ -144,8 +142,7 @@ def _restore(scratch: Path, settings: Mapping[str, Any]) -> None:
 def _perform(scratch: Path, name: str, settings: Mapping[str, Any]) -> None:
     from dvc.exceptions import ReproductionError
 
-    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
-    environment = {"PATH": path, "PYTHONPATH": os.pathsep.join([str(scratch / "src"), str(scratch)])}
+    environment = paths(scratch)
     # What is made again is no run of the workspace: its figures stay in the clone, in the outbox, or from a night of
     # before there was one (ADR 20) in a database of the clone's own.
     environment[STAGE_RUN] = "reproduction"

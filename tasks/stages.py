@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import sys
 import time
-from pathlib import Path
 from typing import Any
 
 from prefect import Task, task
@@ -17,8 +15,8 @@ from stillhouse.errors import StillhouseError
 from stillhouse.runner.lifeline import NIGHT_PID, TIME_LIMIT
 from stillhouse.runner.outbox import STAGE_RUN
 from tasks.attempts import attempt, deliver_left
-from tasks.dispatch import ask, publish, runs_above
-from tasks.graph import Stage, bring_up_to_date, read_graph
+from tasks.dispatch import Desk, publish, runs_above
+from tasks.graph import Stage, bring_up_to_date, followers, paths, read_graph
 from tasks.handover import is_current
 from tasks.policy import on_pools, policy_of, slot
 from tasks.steps import OpenNight
@@ -47,21 +45,19 @@ def _beside(night: OpenNight, stage: Stage) -> StageReport:
 
 
 @task(name="stage on a pool", task_run_name="{stage.name}", cache_policy=NO_CACHE, persist_result=False)
-def _on_pool(night: OpenNight, commit: str, above: tuple[str, ...], stage: Stage) -> StageReport:
+def _on_pool(desk: Desk, line: list[Stage], stage: Stage) -> StageReport:
     """Have a worker of the stage's pool bring it up to date; the pool's own limit says how many at once."""
     started = time.monotonic()
-    policy = policy_of(stage.resource)
-    done = ask(night.root, night.night, commit, stage, policy, night_run=night.run_id, above=above)
+    done = desk.ask(stage, line, policy_of(stage.resource))
     return StageReport(stage.name, done is not None and done.ran, time.monotonic() - started)
 
 
 def _environment(stage: Stage, run_id: str) -> dict[str, str]:
-    here = str(Path(sys.executable).parent)
     return {
         NIGHT_PID: str(os.getpid()),
         STAGE_RUN: run_id,
         TIME_LIMIT: str(policy_of(stage.resource).limit_seconds),
-        "PATH": os.pathsep.join([here, os.environ.get("PATH", os.defpath)]),
+        **paths(),
     }
 
 
@@ -89,13 +85,21 @@ def perform_graph(night: OpenNight) -> list[StageReport]:
         StillhouseError: the first stage in that order that ended with a known error.
         RuntimeError: one failed in any other way.
     """
-    commit, above = (publish(night.root, night.night), runs_above()) if on_pools() else (None, ())
+    desk = _desk(night) if on_pools() else None
+    graph = read_graph(night.root)
     futures: dict[str, PrefectFuture[Any]] = {}
-    for stage in read_graph(night.root):
+    for stage in graph:
         upstream = [futures[name] for name in stage.upstream]
-        if commit is None:
+        if desk is None:
             futures[stage.name] = _submit(_beside, stage, upstream, night, stage)
         else:
-            futures[stage.name] = _submit(_on_pool, stage, upstream, night, commit, above, stage)
+            futures[stage.name] = _submit(_on_pool, stage, upstream, desk, followers(stage, graph), stage)
     wait(list(futures.values()))
+    if desk is not None:
+        desk.close()
     return [future.result() for future in futures.values()]
+
+
+def _desk(night: OpenNight) -> Desk:
+    commit = publish(night.root, night.night)
+    return Desk(night.root, night.night, commit, night.run_id, runs_above())

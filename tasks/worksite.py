@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import chdir, contextmanager
@@ -21,8 +20,8 @@ from stillhouse.runner.stage import STATE
 from tasks import remote, versions
 from tasks.answering import LOOK
 from tasks.clones import scratch_clone
-from tasks.graph import bring_up_to_date
-from tasks.handover import entry_of, is_current, send, take_inputs
+from tasks.graph import bring_up_to_date, paths
+from tasks.handover import entry_of, is_current, lacks_only_outputs, send, take_inputs
 from tasks.order import Done, Order, code_digest
 
 __all__ = ["WORKSPACE", "bundle_name", "carry_out", "workspace_of_worker"]
@@ -50,32 +49,40 @@ def bundle_name(night: str, commit: str) -> str:
     return f"nights/{night}/open-{commit[:16]}.bundle"
 
 
-def carry_out(order: Order, clone: Path) -> Done:
-    """Bring the order's stage up to date in a clone of ``clone`` at the night's open tag.
+def carry_out(order: Order, clone: Path) -> Iterator[Done]:
+    """Bring the order's stages up to date in a clone of ``clone`` at the night's open tag; give the answer on each.
 
-    Done again after a crash it goes on: what the stage had saved to resume from lies in that clone.
+    Done again after a crash it goes on: what a stage had saved to resume from lies in that clone. The first known error
+    is the last answer. Where a later stage turns out to take what it took when it last ran, the order ends before it:
+    the night has its outputs, or orders it by itself.
 
     Raises:
-        NightError: this worker's code differs from the night's, or the remote lacks something.
-        RuntimeError: the stage ended without a known error, or an earlier attempt at it does not end.
+        RuntimeError: a stage ended without a known error, or an earlier attempt at it does not end.
     """
-    started = time.monotonic()
     site = None
-    try:
-        _require_same(order, clone)
-        site = _site(order, clone)
-        with _alone(site, order.stage), chdir(site):  # DVC names stages relative to where one stands
-            take_inputs(site, order.inputs, order.stage)
-            began = time.time()
-            # One that is up to date here already was performed by an attempt whose night did not live to hear of it.
-            ran = not is_current(site, order.stage) and bring_up_to_date(site, order.stage, _environment(order, site))
-            ended = time.time()
-            send(site, order.stage)
-        entry = entry_of(site, order.stage)
-    except StillhouseError as error:
-        said = _said(site, order.stage) if site else None
-        return Done(False, time.monotonic() - started, None, str(error), type(error).__name__, message=said)
-    return Done(ran, time.monotonic() - started, entry, began=began, ended=ended, message=_said(site, order.stage))
+    for name in order.stages:
+        started = time.monotonic()
+        try:
+            if site is None:
+                _require_same(order, clone)
+                site = _site(order, clone)
+            with _alone(site, name), chdir(site):  # DVC names stages relative to where one stands
+                take_inputs(site, order.stages[name], name)
+                if name != next(iter(order.stages)) and lacks_only_outputs(site, name):
+                    return
+                began = time.time()
+                # One that is up to date here was performed by an attempt whose night did not live to hear of it.
+                ran = not is_current(site, name) and bring_up_to_date(site, name, _environment(order, name, site))
+                ended = time.time()
+                send(site, name)
+            entry = entry_of(site, name)
+        except StillhouseError as error:
+            said = _said(site, name) if site else None
+            seconds = time.monotonic() - started
+            yield Done(name, False, seconds, None, str(error), type(error).__name__, message=said)
+            return
+        seconds = time.monotonic() - started
+        yield Done(name, ran, seconds, entry, began=began, ended=ended, message=_said(site, name))
 
 
 def _said(site: Path, stage: str) -> dict[str, Any] | None:
@@ -132,12 +139,10 @@ def _let_go(sites: Path) -> None:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def _environment(order: Order, site: Path) -> dict[str, str]:
-    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
+def _environment(order: Order, stage: str, site: Path) -> dict[str, str]:
     return {
         NIGHT_PID: str(os.getpid()),
-        outbox.STAGE_RUN: order.run_id,
+        outbox.STAGE_RUN: order.run_ids[stage],
         TIME_LIMIT: str(order.limit_seconds),
-        "PATH": path,
-        "PYTHONPATH": os.pathsep.join([str(site / "src"), str(site)]),
+        **paths(site),
     }

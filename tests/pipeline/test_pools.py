@@ -57,11 +57,17 @@ def _outputs(lock):
     }
 
 
-def test_a_night_over_two_clones_and_s3_makes_the_embedded_nights_bytes(pools, template, bucket):
+@pytest.fixture(scope="module")
+def first(pools, bucket):
+    """The first night, through S3: what it printed, and its ``dvc.lock``."""
     _use(pools, [["url", "s3://stillhouse/nights"], ["endpointurl", bucket]])
-    done = pools.run("run")
-    assert "small (version 1) promoted" in done.stdout
-    assert _outputs(pools.workspace.lock()) == _outputs(template.lock())
+    return pools.run("run").stdout, pools.workspace.lock()
+
+
+def test_a_night_over_two_clones_and_s3_makes_the_embedded_nights_bytes(pools, first, template, bucket):
+    said, lock = first
+    assert "small (version 1) promoted" in said
+    assert _outputs(lock) == _outputs(template.lock())
     assert {"run", "timings", "data_docs"} <= set(BY_NATURE), "what is left out above is what differs by nature"
     heavy = {name for name, stage in _pools_of(pools).items() if stage == "gpu"}
     assert heavy == {"train_teacher", "check_teacher", "export_soft_targets", "train_student@small"}
@@ -75,32 +81,39 @@ def test_a_night_over_two_clones_and_s3_makes_the_embedded_nights_bytes(pools, t
     assert any(name.startswith("nights/stillhouse/nights/2026-03-02/open-") for name in names)
     audited = pools.run("audit", "student@champion", "--json")
     assert json.loads(audited.stdout)["state"] == "verified"
-    runs = _times(pools, "2026-03-02")
-    assert _beside(runs["evaluate_champion"], runs["train_teacher"]), "a CPU stage waits for no GPU stage"
+    assert sorted(_runs(pools, "2026-03-02")) == [
+        "ingest, validate, admit, prepare, evaluate_champion",
+        "package@small, evaluate@small",
+        "train_teacher, check_teacher, export_soft_targets, train_student@small",
+    ], "what follows on the same pool goes to the worker that is there already"
+    runs = _runs(pools, "2026-03-02")
+    light, heavy = (next(run for name, run in runs.items() if stage in name) for stage in ("ingest", "train_teacher"))
+    assert light[2] < heavy[2], "the champion is evaluated at once: a CPU stage waits for no GPU stage"
+    assert _left_open(pools) == [], "each attempt's run has ended"
 
 
 @pytest.mark.drill
-def test_students_take_turns_on_the_one_gpu_while_cpu_stages_go_on(pools, template):
+def test_the_next_night_goes_through_a_folder(pools, first, second):
+    _use(pools, [["url", str(pools.workspace.root / ".stillhouse" / "remote")]])
+    pools.run("run", "--as-of", "2026-03-03")
+    assert _outputs(pools.workspace.lock()) == _outputs(second.workspace.lock())
+
+
+@pytest.mark.drill
+def test_students_take_turns_on_the_one_gpu_while_cpu_stages_go_on(pools, first, template):
     small = template.params()["students"]["small"]
     before = (pools.workspace.root / "params.yaml").read_text()
     pools.workspace.set({"students": {"small": small, "other": small}})
     try:
-        pools.run("run", "--as-of", "2026-03-02T12:00", "--force")
+        pools.run("run", "--as-of", "2026-03-03T12:00", "--force")
     finally:
         (pools.workspace.root / "params.yaml").write_text(before)
-    runs = _times(pools, "2026-03-02T120000")
+    runs = _runs(pools, "2026-03-03T120000")
     heavy = [run for run in runs.values() if run[0] == "gpu"]
     light = [run for run in runs.values() if run[0] == "cpu"]
     assert len(heavy) >= 2
     assert not [(a, b) for a in heavy for b in heavy if a is not b and _beside(a, b)], "the pool has one slot"
     assert [(a, b) for a in heavy for b in light if _beside(a, b)]
-
-
-@pytest.mark.drill
-def test_the_next_night_goes_through_a_folder(pools, second):
-    _use(pools, [["url", str(pools.workspace.root / ".stillhouse" / "remote")]])
-    pools.run("run", "--as-of", "2026-03-03")
-    assert _outputs(pools.workspace.lock()) == _outputs(second.workspace.lock())
 
 
 def _use(pools, options):
@@ -111,24 +124,41 @@ def _use(pools, options):
 
 
 def _pools_of(pools):
-    """Stage → the pool that its run was on, as the Prefect server has it."""
+    """Stage → the pool that it was performed on, as the Prefect server has it."""
     code = (
         "import json\n"
         "from prefect.client.orchestration import get_client\n"
         "with get_client(sync_client=True) as client:\n"
         "    runs = [run for run in client.read_flow_runs() if run.work_pool_name in ('cpu', 'gpu')]\n"
-        "    print(json.dumps({run.name.partition(': ')[2]: run.work_pool_name for run in runs}))\n"
+        "    print(json.dumps({name: run.work_pool_name for run in runs "
+        "for name in run.name.partition(': ')[2].split(', ')}))\n"
     )
     return json.loads(pools.python(code))
 
 
-def _times(pools, night):
-    """Stage → (pool, when its run began, when it ended) of the runs of one night."""
+def _left_open(pools):
+    """Stages whose tracking runs are still running."""
     code = (
-        "import json\n"
+        "import json, mlflow\n"
+        "found = mlflow.MlflowClient().search_runs(\n"
+        "    [one.experiment_id for one in mlflow.MlflowClient().search_experiments()],\n"
+        "    \"attributes.status = 'RUNNING'\",\n"
+        ")\n"
+        "print(json.dumps([run.data.tags.get('stage') for run in found]))\n"
+    )
+    return json.loads(pools.python(code).splitlines()[-1])
+
+
+def _runs(pools, night):
+    """Stages that one worker's run performed → (pool, when the run began, when it ended), of one night."""
+    code = (
+        "import json, time\n"
         "from prefect.client.orchestration import get_client\n"
         "with get_client(sync_client=True) as client:\n"
-        f"    runs = [run for run in client.read_flow_runs() if run.name.startswith({night + ': '!r})]\n"
+        "    while True:\n"  # the night ends with the last answer, a moment before the run that gave it
+        f"        runs = [run for run in client.read_flow_runs() if run.name.startswith({night + ': '!r})]\n"
+        "        if all(run.end_time for run in runs): break\n"
+        "        time.sleep(0.2)\n"
         "    told = {run.name.partition(': ')[2]: [run.work_pool_name, run.start_time.timestamp(), "
         "run.end_time.timestamp()] for run in runs}\n"
         "    print(json.dumps(told))\n"
@@ -140,7 +170,7 @@ def _beside(one, other):
     return one[1] < other[2] and other[1] < one[2]
 
 
-def test_a_worker_of_other_code_is_refused_in_one_line(pools):
+def test_a_worker_of_other_code_is_refused_in_one_line(pools, first):
     changed = pools.folder / "cpu" / "tasks" / "order.py"
     before = changed.read_text()
     changed.write_text(before + "\n# not the night's\n")
@@ -153,7 +183,7 @@ def test_a_worker_of_other_code_is_refused_in_one_line(pools):
 
 
 @pytest.mark.drill  # a worker that has gone counts as there for a minute
-def test_a_pool_without_a_worker_is_one_line_and_not_a_wait_for_ever(pools):
+def test_a_pool_without_a_worker_is_one_line_and_not_a_wait_for_ever(pools, first):
     worker = pools.workers.pop("cpu")
     kill_tree(worker.pid)
     worker.wait()

@@ -89,7 +89,8 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 def open_night_run(workspace: Path, night_id: str, tags: Mapping[str, str] | None = None) -> str:
     """Return the run of the night ``night_id``, made where there is none.
 
-    A night that is taken up again finds its run again and sets it running.
+    A night that is taken up again finds its run again and sets it running; the runs of stages that it had left open are
+    closed as KILLED.
 
     Args:
         workspace: the folder of ``params.yaml``.
@@ -102,6 +103,7 @@ def open_night_run(workspace: Path, night_id: str, tags: Mapping[str, str] | Non
     if found:
         run_id = str(found[0].info.run_id)
         store.client.update_run(run_id, status="RUNNING")
+        _close_killed(store, run_id)
         _log(store, run_id, tags=tags or {})
         return run_id
     own = {_NIGHT: night_id, _KIND: "night", _NAME: f"night {night_id}"}

@@ -13,6 +13,7 @@ from prefect.client.schemas.objects import State, StateType
 from prefect.exceptions import ObjectNotFound
 
 from flows import stage
+from stillhouse.errors import DataError
 from tasks import answering
 from tasks.order import Done
 
@@ -85,8 +86,26 @@ def test_a_stage_on_a_worker_watches_its_own_run_and_those_that_the_order_names(
     own = uuid.uuid4()
     monkeypatch.setattr(stage, "runtime", SimpleNamespace(flow_run=SimpleNamespace(id=own)))
     monkeypatch.setattr(stage, "end_with", end_with)
-    monkeypatch.setattr(stage, "carry_out", lambda _order, _clone: Done(True, 1.0, {}))
-    monkeypatch.setattr(stage, "answer", lambda _done, run: watched.append(f"answered {run}"))
-    order = {"night": "2026-03-02", "commit": "c", "stage": "prepare", "inputs": {}, "code": "d", "run_id": "r"}
+    monkeypatch.setattr(stage, "carry_out", lambda order, _clone: (Done(name, True, 1.0, {}) for name in order.stages))
+    monkeypatch.setattr(stage, "answer", lambda done, run: watched.append(f"answered {done.stage} on {run}"))
+    stages = {"admit": {}, "prepare": {}}
+    order = {"night": "2026-03-02", "commit": "c", "stages": stages, "code": "d", "run_ids": {"admit": "r"}}
     stage.stage.fn(order | {"parents": ("a", "b"), "limit_seconds": 60})
-    assert watched == [str(own), "a", "b", f"answered {own}"]
+    assert watched == [str(own), "a", "b", f"answered admit on {own}", f"answered prepare on {own}"]
+
+
+def test_an_error_is_answered_before_it_is_raised_and_ends_the_order(monkeypatch):
+    told = []
+
+    def carry_out(_order, _clone):
+        yield Done("admit", False, 1.0, None, "too many bad rows", "DataError")
+        raise AssertionError("nobody goes on after an error")
+
+    monkeypatch.setattr(stage, "runtime", SimpleNamespace(flow_run=SimpleNamespace(id=uuid.uuid4())))
+    monkeypatch.setattr(stage, "end_with", lambda *_runs: contextlib.nullcontext())
+    monkeypatch.setattr(stage, "carry_out", carry_out)
+    monkeypatch.setattr(stage, "answer", lambda done, _run: told.append(done.error))
+    order = {"night": "2026-03-02", "commit": "c", "stages": {"admit": {}, "prepare": {}}, "code": "d", "run_ids": {}}
+    with pytest.raises(DataError, match="too many bad rows"):
+        stage.stage.fn(order | {"parents": (), "limit_seconds": 60})
+    assert told == ["too many bad rows"]
