@@ -17,7 +17,7 @@ __all__ = ["stage"]
 
 
 def _name() -> str:
-    return Order(**runtime.flow_run.parameters["order"]).name
+    return Order.of(runtime.flow_run.parameters["order"]).name
 
 
 @flow(flow_run_name=_name, validate_parameters=False, persist_result=False)
@@ -33,7 +33,7 @@ def stage(order: dict[str, Any]) -> None:
     """
     outlive_reader()
     hush()
-    asked = Order(**order)
+    asked = Order.of(order)
     own = str(runtime.flow_run.id)
     with end_with(own, *asked.parents):
         for done in carry_out(asked, workspace_of_worker()):

@@ -33,7 +33,7 @@ from tasks.attempts import attempt, deliver_left
 from tasks.graph import Stage
 from tasks.handover import is_current, send, take_outputs, upstream_entries
 from tasks.night import PREVIOUS, Night
-from tasks.order import Done, Order, code_digest
+from tasks.order import Done, Order, Step, code_digest
 from tasks.policy import Policy
 from tasks.worksite import bundle_name
 
@@ -160,16 +160,16 @@ class Desk:
         order = Order(
             night=self._night.id,
             commit=self._commit,
-            stages={
-                one.name: upstream_entries(self._root, tuple(name for name in one.upstream if name not in run_ids))
-                for one in (stage, *line)
-            },
+            steps=tuple(self._step(one, run_ids) for one in (stage, *line)),
             code=code_digest(),
-            run_ids=dict(run_ids),
             parents=self._above,
             limit_seconds=policy.limit_seconds,
         )
         return UUID(str(patiently(partial(_asked, stage, order)).id))
+
+    def _step(self, stage: Stage, run_ids: Mapping[str, str]) -> Step:
+        before = tuple(name for name in stage.upstream if name not in run_ids)
+        return Step(stage.name, upstream_entries(self._root, before), run_ids[stage.name])
 
 
 def _asked(stage: Stage, order: Order) -> Any:

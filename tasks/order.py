@@ -11,7 +11,18 @@ from typing import Any
 
 from stillhouse.runner.closure import package_root
 
-__all__ = ["Done", "Order", "code_digest"]
+__all__ = ["Done", "Order", "Step", "code_digest"]
+
+
+@dataclass(frozen=True)
+class Step:
+    """One stage of an order."""
+
+    stage: str
+    inputs: Mapping[str, Mapping[str, Any]]
+    """Stage that it takes from, unless the order names that too → its command and outputs as ``dvc.lock`` has them."""
+    run_id: str
+    """The tracking run of this attempt at the stage."""
 
 
 @dataclass(frozen=True)
@@ -21,13 +32,10 @@ class Order:
     night: str
     commit: str
     """Of the night's open tag: the code, the settings, ``night.yaml``, ``previous.dvc``."""
-    stages: Mapping[str, Mapping[str, Mapping[str, Any]]]
-    """Stage, in order → stage that it takes from, unless this order names that too → its command and outputs as
-    ``dvc.lock`` has them."""
+    steps: tuple[Step, ...]
+    """What to do, in this order."""
     code: str
     """`code_digest` of the night's process."""
-    run_ids: Mapping[str, str]
-    """Stage → the tracking run of this attempt at it."""
     parents: tuple[str, ...]
     """The flow runs that the stages are a part of: they end when any of these has."""
     limit_seconds: int
@@ -36,11 +44,16 @@ class Order:
     @property
     def name(self) -> str:
         """What the worker's flow run is called."""
-        return f"{self.night}: {', '.join(self.stages)}"
+        return f"{self.night}: {', '.join(step.stage for step in self.steps)}"
 
     def document(self) -> dict[str, Any]:
-        """Return the order as plain data."""
+        """Return the order as plain data, in which nothing depends on the order of keys: PostgreSQL keeps none."""
         return asdict(self)
+
+    @classmethod
+    def of(cls, document: Mapping[str, Any]) -> Order:
+        """Return the order of which `document` made plain data."""
+        return cls(**{**document, "steps": tuple(Step(**step) for step in document["steps"])})
 
 
 @dataclass(frozen=True)

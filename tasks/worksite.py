@@ -22,7 +22,7 @@ from tasks.answering import LOOK
 from tasks.clones import scratch_clone
 from tasks.graph import bring_up_to_date, paths
 from tasks.handover import entry_of, is_current, lacks_only_outputs, send, take_inputs
-from tasks.order import Done, Order, code_digest
+from tasks.order import Done, Order, Step, code_digest
 
 __all__ = ["WORKSPACE", "bundle_name", "carry_out", "workspace_of_worker"]
 
@@ -60,19 +60,20 @@ def carry_out(order: Order, clone: Path) -> Iterator[Done]:
         RuntimeError: a stage ended without a known error, or an earlier attempt at it does not end.
     """
     site = None
-    for name in order.stages:
+    for step in order.steps:
+        name = step.stage
         started = time.monotonic()
         try:
             if site is None:
                 _require_same(order, clone)
                 site = _site(order, clone)
             with _alone(site, name), chdir(site):  # DVC names stages relative to where one stands
-                take_inputs(site, order.stages[name], name)
-                if name != next(iter(order.stages)) and lacks_only_outputs(site, name):
+                take_inputs(site, step.inputs, name)
+                if step is not order.steps[0] and lacks_only_outputs(site, name):
                     return
                 began = time.time()
                 # One that is up to date here was performed by an attempt whose night did not live to hear of it.
-                ran = not is_current(site, name) and bring_up_to_date(site, name, _environment(order, name, site))
+                ran = not is_current(site, name) and bring_up_to_date(site, name, _environment(order, step, site))
                 ended = time.time()
                 send(site, name)
             entry = entry_of(site, name)
@@ -139,10 +140,10 @@ def _let_go(sites: Path) -> None:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def _environment(order: Order, stage: str, site: Path) -> dict[str, str]:
+def _environment(order: Order, step: Step, site: Path) -> dict[str, str]:
     return {
         NIGHT_PID: str(os.getpid()),
-        outbox.STAGE_RUN: order.run_ids[stage],
+        outbox.STAGE_RUN: step.run_id,
         TIME_LIMIT: str(order.limit_seconds),
         **paths(site),
     }

@@ -17,6 +17,10 @@ from stillhouse.errors import DataError
 from tasks import answering
 from tasks.order import Done
 
+#: An order of two stages, as it comes to a worker.
+STEPS = [{"stage": name, "inputs": {}, "run_id": "r"} for name in ("admit", "prepare")]
+ORDER = {"night": "2026-03-02", "commit": "c", "steps": STEPS, "code": "d", "parents": [], "limit_seconds": 60}
+
 
 class Runs:
     """A Prefect server of which only the states of some runs are asked; one that is not there is not found."""
@@ -86,11 +90,11 @@ def test_a_stage_on_a_worker_watches_its_own_run_and_those_that_the_order_names(
     own = uuid.uuid4()
     monkeypatch.setattr(stage, "runtime", SimpleNamespace(flow_run=SimpleNamespace(id=own)))
     monkeypatch.setattr(stage, "end_with", end_with)
-    monkeypatch.setattr(stage, "carry_out", lambda order, _clone: (Done(name, True, 1.0, {}) for name in order.stages))
+    monkeypatch.setattr(
+        stage, "carry_out", lambda order, _clone: (Done(step.stage, True, 1.0, {}) for step in order.steps)
+    )
     monkeypatch.setattr(stage, "answer", lambda done, run: watched.append(f"answered {done.stage} on {run}"))
-    stages = {"admit": {}, "prepare": {}}
-    order = {"night": "2026-03-02", "commit": "c", "stages": stages, "code": "d", "run_ids": {"admit": "r"}}
-    stage.stage.fn(order | {"parents": ("a", "b"), "limit_seconds": 60})
+    stage.stage.fn(ORDER | {"parents": ("a", "b")})
     assert watched == [str(own), "a", "b", f"answered admit on {own}", f"answered prepare on {own}"]
 
 
@@ -105,7 +109,6 @@ def test_an_error_is_answered_before_it_is_raised_and_ends_the_order(monkeypatch
     monkeypatch.setattr(stage, "end_with", lambda *_runs: contextlib.nullcontext())
     monkeypatch.setattr(stage, "carry_out", carry_out)
     monkeypatch.setattr(stage, "answer", lambda done, _run: told.append(done.error))
-    order = {"night": "2026-03-02", "commit": "c", "stages": {"admit": {}, "prepare": {}}, "code": "d", "run_ids": {}}
     with pytest.raises(DataError, match="too many bad rows"):
-        stage.stage.fn(order | {"parents": (), "limit_seconds": 60})
+        stage.stage.fn(ORDER)
     assert told == ["too many bad rows"]

@@ -9,7 +9,7 @@ import pytest
 
 from stillhouse.errors import DataError
 from tasks import worksite
-from tasks.order import Order
+from tasks.order import Order, Step
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # DVC's own, where it says what a command needs
 
@@ -77,7 +77,7 @@ def site(tmp_path, monkeypatch):
 
 
 def order(*stages, code="code"):
-    return Order("2026-03-02", "c", {name: {} for name in stages}, code, dict.fromkeys(stages, "run"), (), 60)
+    return Order("2026-03-02", "c", tuple(Step(name, {}, "run") for name in stages), code, (), 60)
 
 
 def test_the_stages_of_an_order_are_performed_and_answered_one_after_the_other(site):
