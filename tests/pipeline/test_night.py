@@ -71,6 +71,7 @@ print(open_night(root, plan_night(Request(root, as_of="2026-03-03"))).cold)
 """
 
 
+@pytest.mark.drill  # of the two ways round CI runs the other: after the flow, `dvc repro` does nothing
 def test_after_dvc_repro_the_flow_reuses_everything(closed):
     assert closed.python(OPEN).returncode == 0
     repro = closed.dvc("repro")
