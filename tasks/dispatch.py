@@ -93,7 +93,7 @@ class Desk:
     def __init__(self, root: Path, night: Night, commit: str, night_run: str, above: tuple[str, ...]) -> None:
         self._root, self._night, self._commit, self._night_run, self._above = root, night, commit, night_run, above
         self._lock = threading.Lock()
-        self._ahead: dict[str, _OnOrder] = {}  # stages on order whose tasks have not begun
+        self._on_order: dict[str, _OnOrder] = {}  # stages whose outputs have not been taken up
 
     def ask(self, stage: Stage, line: Sequence[Stage], policy: Policy) -> Done | None:
         """Have a worker of the stage's pool bring it up to date, and take up what it made.
@@ -113,48 +113,55 @@ class Desk:
         """
         root, name = self._root, stage.name
         with self._lock:
-            ordered = self._ahead.pop(name, None)
+            ordered = self._on_order.get(name)
         if is_current(root, name):
             deliver_left(root, name)
             if ordered:
+                self._forget(name)
                 drop_stage_run(root, ordered.run_id)
             return None
         with attempt(root, self._night_run, self._night.id, name, ordered.run_id if ordered else None) as run_id:
-            done = _answer_on(stage, ordered.run, policy) if ordered else None
+            done = self._answer(stage, ordered, policy) if ordered else None
             if done is None:  # not on order, or the worker ended before it: it had nothing new to take
-                done = self._ordered(stage, line, run_id, policy)
+                done = self._answer(stage, self._order(stage, line, run_id, policy), policy)
+            if done is None:
+                raise RuntimeError(_unanswered(stage, "none"))
             if done.message is not None:  # first of all: it lies nowhere else that this night will look
                 outbox.post(root / STATE, name, outbox.Message(**done.message))
             if done.error is not None:
+                self._forget(name)
                 raise by_name(done.known or "")(done.error)
             take_outputs(root, name, done.entry or {}, f"pool {stage.resource}")
+        self._forget(name)
         return done
 
-    def close(self) -> None:
-        """Delete the tracking runs of stages that were ordered and never came to their turn."""
-        with self._lock:
-            left, self._ahead = list(self._ahead.values()), {}
-        for one in left:
-            drop_stage_run(self._root, one.run_id)
+    def _order(self, stage: Stage, line: Sequence[Stage], run_id: str, policy: Policy) -> _OnOrder:
+        """Give the stage and its line to a worker."""
+        run_ids = {one.name: open_stage_run(self._root, one.name, self._night_run, self._night.id) for one in line}
+        run_ids[stage.name] = run_id
+        run = self._send(stage, line, run_ids, policy)
+        with self._lock:  # in place of what an attempt that failed had ordered
+            self._on_order.update({name: _OnOrder(run, one) for name, one in run_ids.items()})
+        return _OnOrder(run, run_id)
 
-    def _ordered(self, stage: Stage, line: Sequence[Stage], run_id: str, policy: Policy) -> Done:
-        """Give the stage and its line to a worker; return the answer on the stage.
+    def _answer(self, stage: Stage, ordered: _OnOrder, policy: Policy) -> Done | None:
+        """Wait as `_answer_on` does. The order stands until its outputs are taken up, unless it ends without an answer.
 
-        Raises:
-            RuntimeError: the worker's run left none.
+        So an attempt that failed on this side, with a full disk say, is not followed by an order of what a worker is
+        at still: the next attempt hears the same answer.
         """
-        with self._lock:  # of an attempt that failed
-            before = [self._ahead.pop(one.name) for one in line if one.name in self._ahead]
-        for gone in before:
-            drop_stage_run(self._root, gone.run_id)
-        ahead = {one.name: open_stage_run(self._root, one.name, self._night_run, self._night.id) for one in line}
-        run = self._send(stage, line, {stage.name: run_id, **ahead}, policy)
-        with self._lock:
-            self._ahead.update({name: _OnOrder(run, one) for name, one in ahead.items()})
-        done = _answer_on(stage, run, policy)
+        try:
+            done = _answer_on(stage, ordered.run, policy)
+        except BaseException:
+            self._forget(stage.name)
+            raise
         if done is None:
-            raise RuntimeError(_unanswered(stage, "none"))
+            self._forget(stage.name)
         return done
+
+    def _forget(self, name: str) -> None:
+        with self._lock:
+            self._on_order.pop(name, None)
 
     def _send(self, stage: Stage, line: Sequence[Stage], run_ids: Mapping[str, str], policy: Policy) -> UUID:
         order = Order(

@@ -7,11 +7,15 @@ import contextlib
 import os
 import sys
 import threading
+import time
 
 __all__ = ["outlive_reader"]
 
 #: Seconds for which the end of a process waits for the last of its output to be passed on.
 _LAST_WORDS = 5.0
+
+#: Per stream: its number, what it was before, and who passes on to that.
+_relays: list[tuple[int, int, threading.Thread]] = []
 
 
 def outlive_reader() -> None:
@@ -19,22 +23,23 @@ def outlive_reader() -> None:
 
     Without this, the first line after the worker's death is a BrokenPipeError in a stage, and a SystemExit where
     Prefect's own log is printed: a run that should go on would crash for it. A process that no worker has started is
-    left alone.
+    left alone. What a process prints in the very moment in which a signal ends it may be lost.
     """
-    if "PREFECT__FLOW_RUN_ID" in os.environ:
+    if "PREFECT__FLOW_RUN_ID" in os.environ and not _relays:
         for stream, number in ((sys.stdout, 1), (sys.stderr, 2)):
             stream.flush()
-            _relay(number)
+            _relays.append(_relay(number))
+        atexit.register(_end)
 
 
-def _relay(number: int) -> None:
+def _relay(number: int) -> tuple[int, int, threading.Thread]:
     outside = os.dup(number)
     reading, writing = os.pipe()
     os.dup2(writing, number)
     os.close(writing)
     thread = threading.Thread(target=_pass_on, args=(reading, outside), name=f"output {number}", daemon=True)
     thread.start()
-    atexit.register(_end, number, outside, thread)
+    return number, outside, thread
 
 
 def _pass_on(reading: int, outside: int) -> None:
@@ -47,9 +52,12 @@ def _pass_on(reading: int, outside: int) -> None:
                 heard = False
 
 
-def _end(number: int, outside: int, thread: threading.Thread) -> None:
+def _end() -> None:
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError):
             stream.flush()
-    os.dup2(outside, number)  # closes the last writing end here: the thread comes to the end
-    thread.join(_LAST_WORDS)
+    for number, outside, _ in _relays:
+        os.dup2(outside, number)  # closes the last writing end here: the thread comes to the end
+    until = time.monotonic() + _LAST_WORDS
+    for _, _, thread in _relays:
+        thread.join(max(0.0, until - time.monotonic()))

@@ -95,8 +95,6 @@ def perform_graph(night: OpenNight) -> list[StageReport]:
         else:
             futures[stage.name] = _submit(_on_pool, stage, upstream, desk, followers(stage, graph), stage)
     wait(list(futures.values()))
-    if desk is not None:
-        desk.close()
     return [future.result() for future in futures.values()]
 
 

@@ -118,7 +118,7 @@ def finish_night_run(
     metrics: Mapping[str, Any] | None = None,
     tags: Mapping[str, str] | None = None,
 ) -> None:
-    """Close the night's run.
+    """Close the night's run, and as KILLED those of stages that are open still: they were ordered and had no turn.
 
     Args:
         workspace: the folder of ``params.yaml``.
@@ -128,6 +128,7 @@ def finish_night_run(
         tags: such as the verdict and the champion.
     """
     store = connect(workspace)
+    _close_killed(store, run_id)
     _log(store, run_id, metrics=_numbers(metrics or {}, 0), tags=tags or {})
     store.client.set_terminated(run_id, status)
 

@@ -4,12 +4,13 @@ import json
 import uuid
 from dataclasses import replace
 from types import SimpleNamespace
+from unittest import mock
 
 import pytest
 
-from stillhouse.errors import DataError
+from stillhouse.errors import DataError, NightError
 from stillhouse.runner import outbox
-from stillhouse.tracking.runs import open_night_run
+from stillhouse.tracking.runs import finish_night_run, open_night_run
 from stillhouse.tracking.store import connect
 from tasks import dispatch
 from tasks.dispatch import Desk
@@ -99,7 +100,7 @@ def test_a_worker_that_ended_before_a_stage_is_asked_again_for_it_by_the_same_at
     assert ask(desk, C).ran
     assert workers.stages() == [["a", "b", "c"], ["b", "c"]]
     assert workers.run_id(1, "b") == workers.run_id(2, "b")
-    assert runs(workspace) == {"a": ["FINISHED"], "b": ["FINISHED"], "c": ["FINISHED"]}
+    assert runs(workspace) == {"a": ["FINISHED"], "b": ["FINISHED"], "c": ["KILLED", "FINISHED"]}
 
 
 def test_after_a_crash_the_next_attempt_orders_the_rest_of_the_line_anew(workspace, desk, workers):
@@ -110,16 +111,67 @@ def test_after_a_crash_the_next_attempt_orders_the_rest_of_the_line_anew(workspa
     assert ask(desk, B, C).ran
     assert ask(desk, C).ran
     assert workers.stages() == [["a", "b", "c"], ["b", "c"]]
-    assert runs(workspace) == {"a": ["FINISHED"], "b": ["FAILED", "FINISHED"], "c": ["FINISHED"]}
+    assert runs(workspace) == {"a": ["FINISHED"], "b": ["FAILED", "FINISHED"], "c": ["KILLED", "FINISHED"]}
 
 
-def test_a_known_error_is_raised_and_what_was_ordered_behind_it_leaves_no_run(workspace, desk, workers):
+def test_a_known_error_is_raised_and_what_was_ordered_behind_it_is_closed_with_the_night(workspace, desk, workers):
     workers.answers[1, "a"] = Done("a", False, 1.0, None, "too many bad rows", "DataError")
     with pytest.raises(DataError, match="too many bad rows"):
         ask(desk, A, B, C)
-    desk.close()
     assert workers.taken == []
-    assert runs(workspace) == {"a": ["FAILED"]}
+    assert runs(workspace) == {"a": ["FAILED"], "b": ["RUNNING"], "c": ["RUNNING"]}
+    finish_night_run(workspace, desk._night_run, "FAILED")
+    assert runs(workspace) == {"a": ["FAILED"], "b": ["KILLED"], "c": ["KILLED"]}
+
+
+def test_what_could_not_be_ordered_is_closed_with_the_night_too(workspace, desk, workers, monkeypatch):
+    def nobody(*_):
+        raise NightError("the deployment stage/cpu must be on the Prefect server")
+
+    monkeypatch.setattr(dispatch, "_asked", nobody)
+    with pytest.raises(NightError, match="deployment"):
+        ask(desk, A, B)
+    finish_night_run(workspace, desk._night_run, "FAILED")
+    assert runs(workspace) == {"a": ["FAILED"], "b": ["KILLED"]}
+
+
+@pytest.mark.parametrize("stage", ["a", "b"])
+def test_an_attempt_that_failed_on_this_side_is_followed_by_one_that_hears_the_same_answer(
+    workspace, desk, workers, monkeypatch, stage
+):
+    """A full disk here, say: the worker is at what follows meanwhile, and is not asked for it once more."""
+    lines = {"a": (A, B, C), "b": (B, C), "c": (C,)}
+    for name, line in lines.items():
+        if name == stage:
+            with monkeypatch.context() as patch:
+                patch.setattr(dispatch, "take_outputs", mock.Mock(side_effect=OSError("No space left on device")))
+                with pytest.raises(OSError, match="No space"):
+                    ask(desk, *line)
+            assert runs(workspace)[name] == ["FAILED"]
+        assert ask(desk, *line).ran
+    assert workers.stages() == [["a", "b", "c"]]
+    assert runs(workspace) == {"a": ["FINISHED"], "b": ["FINISHED"], "c": ["FINISHED"]}
+
+
+def test_the_rest_of_a_line_whose_attempt_failed_on_this_side_is_tracked_where_it_was_performed(
+    workspace, desk, workers, monkeypatch
+):
+    """The night ends there; its worker has gone on to b for some seconds, and the night is taken up again."""
+    monkeypatch.setattr(dispatch, "take_outputs", mock.Mock(side_effect=NightError("the remote must be there")))
+    with pytest.raises(NightError):
+        ask(desk, A, B)
+    finish_night_run(workspace, desk._night_run, "FAILED")
+    said = outbox.Message(workers.run_id(1, "b"), {}, values={"rows": 3}, done=True)  # what the clone has kept
+    again = Desk(workspace, desk._night, "commit", open_night_run(workspace, NIGHT), ("above",))
+    monkeypatch.undo()
+    with monkeypatch.context() as patch:
+        patch.setattr(dispatch, "is_current", lambda *_: False)
+        patch.setattr(dispatch, "upstream_entries", lambda *_: {})
+        patch.setattr(dispatch, "take_outputs", lambda *_: None)
+        patch.setattr(dispatch, "_asked", lambda *_: SimpleNamespace(id=uuid.UUID(int=2)))
+        patch.setattr(dispatch, "_answer_on", lambda *_: Done("b", False, 1.0, {}, message=said.document()))
+        assert not ask(again, B).ran
+    assert runs(workspace)["b"] == ["FINISHED"]
 
 
 def test_what_is_up_to_date_here_is_not_waited_for(workspace, desk, workers):
@@ -129,7 +181,7 @@ def test_what_is_up_to_date_here_is_not_waited_for(workspace, desk, workers):
     assert ask(desk, B, C) is None
     assert ask(desk, C).ran
     assert workers.stages() == [["a", "b", "c"], ["c"]]
-    assert runs(workspace) == {"a": ["FINISHED"], "c": ["FINISHED"]}
+    assert runs(workspace) == {"a": ["FINISHED"], "c": ["FINISHED"]}, "the run of b is deleted: it is nobody's"
 
 
 def test_runs_that_a_killed_night_had_opened_ahead_are_closed_when_it_is_taken_up_again(workspace, desk, workers):
