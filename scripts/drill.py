@@ -194,7 +194,7 @@ class Drill:
 
     def run_named(self, name: str) -> tuple[str, str] | None:
         """Return id and state of the first flow run of that name, if there is one."""
-        body = {"flow_runs": {"name": {"any_": [name]}}, "sort": "START_TIME_ASC"}
+        body = {"flow_runs": {"name": {"like_": name}}, "sort": "START_TIME_ASC"}
         found = self.prefect("flow_runs/filter", body)
         return (found[0]["id"], found[0]["state_name"]) if found else None
 
