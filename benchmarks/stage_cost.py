@@ -119,7 +119,8 @@ def make_workspace(folder: Path) -> list[tuple[str, list[str]]]:
     (folder / "params.yaml").write_text(yaml.safe_dump(document, sort_keys=False), encoding="utf-8")
     (folder / "night.yaml").write_text(yaml.safe_dump(night), encoding="utf-8")
     students = list(_SETTINGS["students"])
-    for name in ("profile", "vocabulary", "teacher", "champion", *(f"students/{student}" for student in students)):
+    nothing = ("profile", "vocabulary", "teacher", "soft_targets", "champion", "reference")
+    for name in (*nothing, *(f"students/{student}" for student in students)):
         write_none(folder / "previous" / name)
     (folder / "marks").mkdir()
     (folder / "marks" / "sitecustomize.py").write_text(_MARKS, encoding="utf-8")
