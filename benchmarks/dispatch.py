@@ -33,7 +33,7 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId
 from tasks.answering import answer_of
 with get_client(sync_client=True) as client:
-    while not all(run.end_time for run in client.read_flow_runs(limit=200)):  # the last answers come first
+    while not all(run.end_time for run in client.read_flow_runs(limit=200) if run.start_time):  # answers come first
         time.sleep(0.2)
     tasks = client.read_task_runs(limit=200)
     told = []
