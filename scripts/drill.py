@@ -193,7 +193,7 @@ class Drill:
         return str(state)
 
     def run_named(self, name: str) -> tuple[str, str] | None:
-        """Return id and state of the first flow run of that name, if there is one."""
+        """Return id and state of the first flow run whose name holds ``name``, if there is one."""
         body = {"flow_runs": {"name": {"like_": name}}, "sort": "START_TIME_ASC"}
         found = self.prefect("flow_runs/filter", body)
         return (found[0]["id"], found[0]["state_name"]) if found else None

@@ -536,8 +536,8 @@ while True:
 
 
 def test_killed_at_any_step_the_rerun_gives_the_same_store(export_night):
-    settings = SETTINGS | {"shard_positions": 150}
-    whole = sha256_tree(export_night.run("whole", shard_positions=150)[0])
+    settings = SETTINGS | {"shard_positions": 60}
+    whole = sha256_tree(export_night.run("whole", shard_positions=60)[0])
     resume = export_night.root / "killed-resume"
     resume.mkdir()
     paths = export_night.paths | {"soft_targets": export_night.root / "killed", "resume": resume}
