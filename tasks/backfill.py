@@ -28,6 +28,7 @@ from stillhouse.runner.stage import STATE
 from tasks import pointers, versions
 from tasks.backfill_clone import is_backfill, make_backfill, source_of_past
 from tasks.night import NIGHT_FILE
+from tasks.search_paths import code_of, programs
 from tasks.workspace import exclusive_for_a_moment
 
 __all__ = [
@@ -214,8 +215,7 @@ def _at(clone: Path, state: str) -> dict[datetime, str]:
 def _run(clone: Path, as_of: datetime) -> int:
     """Run one night by the clone's own code; its table goes to the clone's log, its errors to where ours go."""
     environment = own_environment(os.environ)
-    environment["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), environment.get("PATH", os.defpath)])
-    environment["PYTHONPATH"] = os.pathsep.join([str(clone / "src"), str(clone)])
+    environment |= {"PATH": programs(environment), "PYTHONPATH": code_of(clone)}
     with (clone / STATE / "backfill.log").open("ab") as log:
         child = subprocess.Popen(
             [sys.executable, "-m", "stillhouse", "run", "--as-of", as_of.isoformat()],

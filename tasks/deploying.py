@@ -13,6 +13,7 @@ from prefect.exceptions import ObjectNotFound
 
 from stillhouse.errors import NightError, ParamsError, one_line
 from tasks.automations import apply
+from tasks.search_paths import code_of
 
 __all__ = ["GPUS", "POOLS", "deploy"]
 
@@ -43,7 +44,7 @@ def deploy(root: Path) -> list[str]:
         cwd=root,
         env={
             **os.environ,
-            "PYTHONPATH": os.pathsep.join([str(root / "src"), str(root)]),
+            "PYTHONPATH": code_of(root),
             "PREFECT_CLI_COLORS": "false",
         },
         capture_output=True,

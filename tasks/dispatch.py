@@ -7,7 +7,6 @@ on order already waits for the answer on that.
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -92,8 +91,8 @@ class Desk:
 
     def __init__(self, root: Path, night: Night, commit: str, night_run: str, above: tuple[str, ...]) -> None:
         self._root, self._night, self._commit, self._night_run, self._above = root, night, commit, night_run, above
-        self._lock = threading.Lock()
-        self._on_order: dict[str, _OnOrder] = {}  # stages whose outputs have not been taken up
+        # What each stage was last ordered with. No two threads touch one stage's: a line begins one after the other.
+        self._on_order: dict[str, _OnOrder] = {}
 
     def ask(self, stage: Stage, line: Sequence[Stage], policy: Policy) -> Done | None:
         """Have a worker of the stage's pool bring it up to date, and take up what it made.
@@ -112,12 +111,10 @@ class Desk:
             RuntimeError: the worker's run crashed or was cancelled.
         """
         root, name = self._root, stage.name
-        with self._lock:
-            ordered = self._on_order.get(name)
+        ordered = self._on_order.get(name)
         if is_current(root, name):
             deliver_left(root, name)
             if ordered:
-                self._forget(name)
                 drop_stage_run(root, ordered.run_id)
             return None
         with attempt(root, self._night_run, self._night.id, name, ordered.run_id if ordered else None) as run_id:
@@ -129,10 +126,8 @@ class Desk:
             if done.message is not None:  # first of all: it lies nowhere else that this night will look
                 outbox.post(root / STATE, name, outbox.Message(**done.message))
             if done.error is not None:
-                self._forget(name)
                 raise by_name(done.known or "")(done.error)
             take_outputs(root, name, done.entry or {}, f"pool {stage.resource}")
-        self._forget(name)
         return done
 
     def _order(self, stage: Stage, line: Sequence[Stage], run_id: str, policy: Policy) -> _OnOrder:
@@ -140,28 +135,22 @@ class Desk:
         run_ids = {one.name: open_stage_run(self._root, one.name, self._night_run, self._night.id) for one in line}
         run_ids[stage.name] = run_id
         run = self._send(stage, line, run_ids, policy)
-        with self._lock:  # in place of what an attempt that failed had ordered
-            self._on_order.update({name: _OnOrder(run, one) for name, one in run_ids.items()})
-        return _OnOrder(run, run_id)
+        self._on_order.update({name: _OnOrder(run, one) for name, one in run_ids.items()})
+        return self._on_order[stage.name]
 
     def _answer(self, stage: Stage, ordered: _OnOrder, policy: Policy) -> Done | None:
-        """Wait as `_answer_on` does. The order stands until its outputs are taken up, unless it ends without an answer.
+        """Wait as `_answer_on` does. An order stands unless it ends without an answer.
 
         So an attempt that failed on this side, with a full disk say, is not followed by an order of what a worker is
         at still: the next attempt hears the same answer.
         """
+        done = None
         try:
             done = _answer_on(stage, ordered.run, policy)
-        except BaseException:
-            self._forget(stage.name)
-            raise
-        if done is None:
-            self._forget(stage.name)
+        finally:
+            if done is None:
+                del self._on_order[stage.name]
         return done
-
-    def _forget(self, name: str) -> None:
-        with self._lock:
-            self._on_order.pop(name, None)
 
     def _send(self, stage: Stage, line: Sequence[Stage], run_ids: Mapping[str, str], policy: Policy) -> UUID:
         order = Order(

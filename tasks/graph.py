@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import logging
-import os
 import shutil
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,7 +23,6 @@ __all__ = [
     "copy_at",
     "followers",
     "hush",
-    "paths",
     "push",
     "read_graph",
     "repository",
@@ -156,16 +153,6 @@ def bring_up_to_date(root: Path, name: str, environment: Mapping[str, str]) -> b
             note = outcome.outcome(state, name) or {}
             raise RuntimeError(f"stage {name} failed: {note.get('error') or error.__cause__ or error}") from error
     return outcome.outcome(state, name) is not None
-
-
-def paths(code: Path | None = None) -> dict[str, str]:
-    """Return the variables by which a stage's process finds this environment's programs, and the code of a clone.
-
-    Args:
-        code: the clone; ``None``: the code that this process runs.
-    """
-    found = {"PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])}
-    return found if code is None else {**found, "PYTHONPATH": os.pathsep.join([str(code / "src"), str(code)])}
 
 
 def changed(root: Path) -> dict[str, Any]:

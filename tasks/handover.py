@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from stillhouse.errors import NightError, one_line
 from stillhouse.params.base import read_yaml
@@ -14,7 +14,10 @@ from tasks.mending import keep
 from tasks.remote import trouble
 from tasks.versions import LOCK
 
-__all__ = ["entry_of", "is_current", "lacks_only_outputs", "send", "take_inputs", "take_outputs", "upstream_entries"]
+__all__ = ["entry_of", "is_current", "send", "standing", "take_inputs", "take_outputs", "upstream_entries"]
+
+#: Of a stage: up to date; but for its outputs, which are not here or are others; made of something else, or never.
+Standing = Literal["current", "lacking", "stale"]
 
 #: Seconds before a transfer that failed is tried again.
 _WAITS = (1.0, 3.0)
@@ -26,11 +29,9 @@ def is_current(root: Path, name: str) -> bool:
     from dvc.repo import lock_repo
 
     with repository(root) as repo, lock_repo(repo):
-        differs = repo.status(targets=[name])
-        if not differs:
-            return True
-        if not _only_outputs(root, name, differs):
-            return False  # what it takes has changed, or how: old outputs would not help
+        found = _standing(repo, root, name)
+        if found != "lacking":
+            return found == "current"
         try:
             repo.checkout(targets=[name], force=True)
         except DvcException:  # the cache does not have them either
@@ -38,17 +39,20 @@ def is_current(root: Path, name: str) -> bool:
         return not repo.status(targets=[name])
 
 
-def lacks_only_outputs(root: Path, name: str) -> bool:
-    """Say whether all that keeps the stage from being up to date is that its outputs are not here, or are others."""
+def standing(root: Path, name: str) -> Standing:
+    """Say how the stage stands in the workspace, as it is: nothing is brought back."""
     from dvc.repo import lock_repo
 
     with repository(root) as repo, lock_repo(repo):
-        differs = repo.status(targets=[name])
-        return bool(differs) and _only_outputs(root, name, differs)
+        return _standing(repo, root, name)
 
 
-def _only_outputs(root: Path, name: str, differs: Mapping[str, Any]) -> bool:
-    return name in _stages(root) and all(set(one) == {"changed outs"} for one in differs.get(name, [()]))
+def _standing(repo: Any, root: Path, name: str) -> Standing:
+    differs = repo.status(targets=[name])
+    if not differs:
+        return "current"
+    only_outputs = all(set(one) == {"changed outs"} for one in differs.get(name, [()]))
+    return "lacking" if only_outputs and name in _stages(root) else "stale"
 
 
 def entry_of(root: Path, name: str) -> dict[str, Any]:

@@ -63,8 +63,6 @@ class Done:
     stage: str
     ran: bool
     """``False``: the worker's clone had the outputs already."""
-    seconds: float
-    """From the order's arrival, or the answer on the stage before, to the stage's outputs in the remote."""
     entry: Mapping[str, Any] | None
     """The stage's entry for ``dvc.lock``; ``None``: it failed."""
     error: str | None = None

@@ -20,8 +20,9 @@ from stillhouse.runner.stage import STATE
 from stillhouse.tracking.registry import version_of
 from tasks import versions
 from tasks.content import Contents, contents
-from tasks.graph import paths, read_graph, repository
+from tasks.graph import read_graph, repository
 from tasks.records import record_of_version
+from tasks.search_paths import code_of, programs
 
 __all__ = ["Output", "Reproduction", "reproduce"]
 
@@ -142,7 +143,7 @@ def _restore(scratch: Path, settings: Mapping[str, Any]) -> None:
 def _perform(scratch: Path, name: str, settings: Mapping[str, Any]) -> None:
     from dvc.exceptions import ReproductionError
 
-    environment = paths(scratch)
+    environment = {"PATH": programs(), "PYTHONPATH": code_of(scratch)}
     # What is made again is no run of the workspace: its figures stay in the clone, in the outbox, or from a night of
     # before there was one (ADR 20) in a database of the clone's own.
     environment[STAGE_RUN] = "reproduction"

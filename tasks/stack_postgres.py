@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from stillhouse.errors import StackError, one_line
+from tasks.search_paths import code_of
 from tasks.stack_layout import Layout
 from tasks.stack_programs import prefect_environment
 from tasks.stack_settings import DATABASES, Settings
@@ -195,7 +196,7 @@ def prepare_prefect(layout: Layout, settings: Settings) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "tasks.stack_tables"],
         cwd=code,
-        env={**basic, **prefect_environment(layout, settings), "PYTHONPATH": f"{code / 'src'}{os.pathsep}{code}"},
+        env={**basic, **prefect_environment(layout, settings), "PYTHONPATH": code_of(code)},
         capture_output=True,
         text=True,
         check=False,

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tasks.policy import ON_POOLS
+from tasks.search_paths import code_of, programs
 from tasks.stack_layout import MARK, Layout, write_private
 from tasks.stack_leftovers import PROGRAM
 from tasks.stack_settings import Settings
@@ -82,10 +83,6 @@ def _bin() -> Path:
     return Path(sys.executable).parent
 
 
-def _path() -> str:
-    return os.pathsep.join([str(_bin()), os.environ.get("PATH", os.defpath)])
-
-
 def _postgres(layout: Layout, binary: Path, user: str | None) -> Program:
     command = [binary, "-D", layout.database, "-k", layout.database_socket, "-c", "listen_addresses="]
     # INT is PostgreSQL's fast stop: TERM would wait for every client to leave.
@@ -140,7 +137,7 @@ def _workers(layout: Layout, settings: Settings) -> list[Program]:
             "PREFECT_HOME": str(layout.prefect),
             "PREFECT_WORKER_QUERY_SECONDS": "1",
             "STILLHOUSE_WORKSPACE": str(place),
-            "PYTHONPATH": os.pathsep.join([str(place / "src"), str(place)]),
+            "PYTHONPATH": code_of(place),
             **({ON_POOLS: "1"} if pool == "night" else {}),
         }
         start = [str(_bin() / "prefect"), "worker", "start"]
@@ -218,7 +215,7 @@ def _section(layout: Layout, program: Program) -> dict[str, object]:
     start = program.command if program.user else ["/bin/sh", str(layout.programs / f"{program.name}.sh")]
     if program.group != "workers":
         known = {name: os.environ[name] for name in _BASIC if name in os.environ}
-        given = {**known, "PATH": _path(), MARK: str(layout.stack)}
+        given = {**known, "PATH": programs(), MARK: str(layout.stack)}
         start = ["/usr/bin/env", "-i", *(f"{name}={value}" for name, value in given.items()), *start]
     return {
         "command": shlex.join(start),

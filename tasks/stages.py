@@ -16,9 +16,10 @@ from stillhouse.runner.lifeline import NIGHT_PID, TIME_LIMIT
 from stillhouse.runner.outbox import STAGE_RUN
 from tasks.attempts import attempt, deliver_left
 from tasks.dispatch import Desk, publish, runs_above
-from tasks.graph import Stage, bring_up_to_date, followers, paths, read_graph
+from tasks.graph import Stage, bring_up_to_date, followers, read_graph
 from tasks.handover import is_current
 from tasks.policy import on_pools, policy_of, slot
+from tasks.search_paths import programs
 from tasks.steps import OpenNight
 from tasks.summary import StageReport
 
@@ -57,7 +58,7 @@ def _environment(stage: Stage, run_id: str) -> dict[str, str]:
         NIGHT_PID: str(os.getpid()),
         STAGE_RUN: run_id,
         TIME_LIMIT: str(policy_of(stage.resource).limit_seconds),
-        **paths(),
+        "PATH": programs(),
     }
 
 

@@ -20,9 +20,10 @@ from stillhouse.runner.stage import STATE
 from tasks import remote, versions
 from tasks.answering import LOOK
 from tasks.clones import scratch_clone
-from tasks.graph import bring_up_to_date, paths
-from tasks.handover import entry_of, is_current, lacks_only_outputs, send, take_inputs
+from tasks.graph import bring_up_to_date
+from tasks.handover import entry_of, is_current, send, standing, take_inputs
 from tasks.order import Done, Order, Step, code_digest
+from tasks.search_paths import code_of, programs
 
 __all__ = ["WORKSPACE", "bundle_name", "carry_out", "workspace_of_worker"]
 
@@ -62,28 +63,27 @@ def carry_out(order: Order, clone: Path) -> Iterator[Done]:
     site = None
     for step in order.steps:
         name = step.stage
-        started = time.monotonic()
         try:
             if site is None:
                 _require_same(order, clone)
                 site = _site(order, clone)
             with _alone(site, name), chdir(site):  # DVC names stages relative to where one stands
                 take_inputs(site, step.inputs, name)
-                if step is not order.steps[0] and lacks_only_outputs(site, name):
-                    return
-                began = time.time()
+                began, found = time.time(), standing(site, name)
+                if found == "lacking":
+                    if step is not order.steps[0]:
+                        return
+                    found = "current" if is_current(site, name) else "stale"
                 # One that is up to date here was performed by an attempt whose night did not live to hear of it.
-                ran = not is_current(site, name) and bring_up_to_date(site, name, _environment(order, step, site))
+                ran = found == "stale" and bring_up_to_date(site, name, _environment(order, step, site))
                 ended = time.time()
                 send(site, name)
             entry = entry_of(site, name)
         except StillhouseError as error:
             said = _said(site, name) if site else None
-            seconds = time.monotonic() - started
-            yield Done(name, False, seconds, None, str(error), type(error).__name__, message=said)
+            yield Done(name, False, None, str(error), type(error).__name__, message=said)
             return
-        seconds = time.monotonic() - started
-        yield Done(name, ran, seconds, entry, began=began, ended=ended, message=_said(site, name))
+        yield Done(name, ran, entry, began=began, ended=ended, message=_said(site, name))
 
 
 def _said(site: Path, stage: str) -> dict[str, Any] | None:
@@ -145,5 +145,6 @@ def _environment(order: Order, step: Step, site: Path) -> dict[str, str]:
         NIGHT_PID: str(os.getpid()),
         outbox.STAGE_RUN: step.run_id,
         TIME_LIMIT: str(order.limit_seconds),
-        **paths(site),
+        "PATH": programs(),
+        "PYTHONPATH": code_of(site),
     }

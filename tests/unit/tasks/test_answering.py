@@ -90,9 +90,7 @@ def test_a_stage_on_a_worker_watches_its_own_run_and_those_that_the_order_names(
     own = uuid.uuid4()
     monkeypatch.setattr(stage, "runtime", SimpleNamespace(flow_run=SimpleNamespace(id=own)))
     monkeypatch.setattr(stage, "end_with", end_with)
-    monkeypatch.setattr(
-        stage, "carry_out", lambda order, _clone: (Done(step.stage, True, 1.0, {}) for step in order.steps)
-    )
+    monkeypatch.setattr(stage, "carry_out", lambda order, _clone: (Done(step.stage, True, {}) for step in order.steps))
     monkeypatch.setattr(stage, "answer", lambda done, run: watched.append(f"answered {done.stage} on {run}"))
     stage.stage.fn(ORDER | {"parents": ("a", "b")})
     assert watched == [str(own), "a", "b", f"answered admit on {own}", f"answered prepare on {own}"]
@@ -102,7 +100,7 @@ def test_an_error_is_answered_before_it_is_raised_and_ends_the_order(monkeypatch
     told = []
 
     def carry_out(_order, _clone):
-        yield Done("admit", False, 1.0, None, "too many bad rows", "DataError")
+        yield Done("admit", False, None, "too many bad rows", "DataError")
         raise AssertionError("nobody goes on after an error")
 
     monkeypatch.setattr(stage, "runtime", SimpleNamespace(flow_run=SimpleNamespace(id=uuid.uuid4())))

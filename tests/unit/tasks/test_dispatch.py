@@ -39,12 +39,12 @@ class Workers:
         return [[step.stage for step in order.steps] for order in self.orders]
 
     def answer_on(self, stage, run, _policy):
-        told = self.answers.get((run.int, stage.name), Done(stage.name, True, 1.0, {}))
+        told = self.answers.get((run.int, stage.name), Done(stage.name, True, {}))
         if isinstance(told, Exception):
             raise told
         if told is not None and told.error is None:
             ran = outbox.Message(self.run_id(run.int, stage.name), {}, values={"rows": 3}, done=True)
-            return Done(stage.name, True, 1.0, {}, message=ran.document())
+            return Done(stage.name, True, {}, message=ran.document())
         return told
 
 
@@ -115,7 +115,7 @@ def test_after_a_crash_the_next_attempt_orders_the_rest_of_the_line_anew(workspa
 
 
 def test_a_known_error_is_raised_and_what_was_ordered_behind_it_is_closed_with_the_night(workspace, desk, workers):
-    workers.answers[1, "a"] = Done("a", False, 1.0, None, "too many bad rows", "DataError")
+    workers.answers[1, "a"] = Done("a", False, None, "too many bad rows", "DataError")
     with pytest.raises(DataError, match="too many bad rows"):
         ask(desk, A, B, C)
     assert workers.taken == []
@@ -169,7 +169,7 @@ def test_the_rest_of_a_line_whose_attempt_failed_on_this_side_is_tracked_where_i
         patch.setattr(dispatch, "upstream_entries", lambda *_: {})
         patch.setattr(dispatch, "take_outputs", lambda *_: None)
         patch.setattr(dispatch, "_asked", lambda *_: SimpleNamespace(id=uuid.UUID(int=2)))
-        patch.setattr(dispatch, "_answer_on", lambda *_: Done("b", False, 1.0, {}, message=said.document()))
+        patch.setattr(dispatch, "_answer_on", lambda *_: Done("b", False, {}, message=said.document()))
         assert not ask(again, B).ran
     assert runs(workspace)["b"] == ["FINISHED"]
 
