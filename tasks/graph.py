@@ -14,6 +14,7 @@ from stillhouse.data.files import read_json
 from stillhouse.errors import NightError, StillhouseError, one_line
 from stillhouse.runner import outcome
 from stillhouse.runner.stage import STATE
+from tasks.lockfile import quicken
 from tasks.mending import keep, mend_readers
 
 __all__ = [
@@ -55,6 +56,7 @@ def repository(root: Path, **settings: Any) -> Iterator[Any]:
     from dvc.exceptions import DvcException
     from dvc.repo import Repo
 
+    quicken()
     try:
         with Repo(str(root), _wait_for_lock=True, **settings) as repo:
             mend_readers(repo)

@@ -213,7 +213,7 @@ def _put_back(root: Path, before: bytes | None) -> None:
 
 def _write(repo: Any, root: Path, entries: Mapping[str, Mapping[str, Any]]) -> None:
     """Put entries into ``dvc.lock`` as DVC itself does, so that the file is the same to the byte."""
-    from dvc.utils.serialize import modify_yaml
+    from dvc.dvcfile import modify_yaml
 
     with modify_yaml(str(root / LOCK), fs=repo.fs) as data:
         data.setdefault("schema", "2.0")

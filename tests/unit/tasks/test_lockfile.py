@@ -1,0 +1,170 @@
+"""The lock is read and written as DVC does it: the same objects, the same bytes."""
+
+import copy
+import itertools
+import pickle
+from collections import OrderedDict
+from datetime import date
+
+import pytest
+from dvc import dvcfile
+from dvc.utils import strictyaml
+from dvc.utils.serialize import YAMLFileCorruptedError, dumps_yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tasks.lockfile import quicken
+
+quicken()
+DVCS = dvcfile.modify_yaml.replaces
+
+NAMES = st.sampled_from(["prepare", "train@small", "evaluate@a-b_c", "no", "007", "null", "a:b", "x y", "- z"])
+TEXTS = st.one_of(
+    st.text(st.characters(codec="utf-8", exclude_categories=["Cs", "Cc"], exclude_characters="\x85\u2028\u2029\ufeff")),
+    st.sampled_from(["no", "1e3", "0o7", "2024-01-01", "~", "a: b", "# c", "  two  ", "'", "x " * 90, "x" * 200]),
+)
+#: Those of many digits come back from DVC with another last one, even where it only copies them.
+FLOATS = st.integers(-(10**6), 10**6).map(lambda number: number / 1000)
+VALUES = st.recursive(
+    st.one_of(st.none(), st.booleans(), st.integers(), FLOATS, TEXTS),
+    lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(TEXTS.filter(bool), inner, max_size=3)),
+    max_leaves=8,
+)
+ENTRIES = st.dictionaries(st.sampled_from(["cmd", "deps", "params", "outs"]), VALUES, min_size=1)
+STAGES = st.dictionaries(NAMES, ENTRIES, max_size=4)
+
+
+def lock(stages):
+    return dumps_yaml({"schema": "2.0", "stages": stages})
+
+
+def modified(modify, folder, text, change):
+    file = folder / "dvc.lock"
+    file.unlink(missing_ok=True)
+    if text is not None:
+        file.write_text(text, encoding="utf-8")
+    with modify(str(file)) as data:
+        change(data)
+    return file.read_text(encoding="utf-8")
+
+
+def same_as_dvc(folder, text, change):
+    told = modified(DVCS, folder, text, change)
+    assert modified(dvcfile.modify_yaml, folder, text, change) == told
+    return told
+
+
+NUMBER = itertools.count()
+
+
+@settings(deadline=None, max_examples=60)
+@given(before=STAGES, after=STAGES)
+def test_the_bytes_are_dvcs_whatever_changes(tmp_path_factory, before, after):
+    def change(data):
+        data.setdefault("schema", "2.0")
+        data["stages"] = data.get("stages", {})
+        data["stages"].update({name: OrderedDict(copy.deepcopy(entry)) for name, entry in after.items()})
+
+    folder = tmp_path_factory.getbasetemp() / f"lock-{next(NUMBER)}"
+    folder.mkdir()
+    same_as_dvc(folder, lock(before), change)
+
+
+ONE = {"cmd": "a", "outs": [{"path": "o", "size": 1}]}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param(None, id="no file"),
+        pytest.param("", id="an empty file"),
+        pytest.param("schema: '2.0'\n", id="no stages"),
+        pytest.param("schema: '2.0'\nstages: {}\n", id="no stage"),
+        pytest.param("schema: '2.0'\nstages:\n    a:\n        cmd: b\n", id="another indent"),
+        pytest.param("schema: '2.0'\ndatasets: []\nstages:\n  a:\n    cmd: b\n", id="datasets"),
+        pytest.param("stages:\n  a:\n    cmd: b\nschema: '2.0'\n", id="another order"),
+        pytest.param(lock({"a": {"cmd": "b"}, "two": {"cmd": "c"}}), id="others before it"),
+        pytest.param(lock({"one": {"cmd": "b"}, "two": {"cmd": "c"}}), id="another one of its name"),
+        pytest.param(lock({"one": ONE}), id="the same"),
+    ],
+)
+def test_a_stage_comes_into_any_lock_as_dvc_puts_it(tmp_path, text):
+    def change(data):
+        data.setdefault("schema", "2.0")
+        data["stages"] = data.get("stages", {})
+        data["stages"].update({"one": copy.deepcopy(ONE)})
+
+    same_as_dvc(tmp_path, text, change)
+
+
+@pytest.mark.parametrize("text", [lock({"one": ONE, "two": {"cmd": "c"}})])
+def test_whatever_else_is_done_to_a_lock_is_written(tmp_path, text):
+    def inside(data):
+        data["stages"]["one"]["outs"][0]["size"] = 2
+
+    def another_type(data):
+        data["stages"]["one"] = {"cmd": "a", "outs": [{"path": "o", "size": 1.0}]}
+
+    def without(data):
+        del data["stages"]["one"]
+
+    def renamed(data):
+        data["schema"] = "3.0"
+
+    for change in (inside, another_type, without, renamed):
+        assert same_as_dvc(tmp_path, text, change) != text
+
+
+def test_what_nobody_touched_is_not_taken_apart(tmp_path):
+    """A line that DVC would fold otherwise shows that the entry was copied."""
+    text = "schema: '2.0'\nstages:\n  one:\n    cmd:   a\n  two:\n    cmd: b\n"
+    told = modified(dvcfile.modify_yaml, tmp_path, text, lambda data: data["stages"].update({"two": {"cmd": "c"}}))
+    assert told == "schema: '2.0'\nstages:\n  one:\n    cmd:   a\n  two:\n    cmd: c\n"
+
+
+def test_the_file_is_replaced_and_stays_as_it_was_where_the_change_fails(tmp_path):
+    file = tmp_path / "dvc.lock"
+    file.write_text(lock({"one": ONE}))
+    reader = file.open()
+    with dvcfile.modify_yaml(str(file)) as data:
+        data["stages"]["two"] = {"cmd": "c"}
+    assert reader.read() == lock({"one": ONE}), "whoever reads meanwhile has the whole of what stood there"
+    reader.close()
+
+    def fail(data):
+        data["stages"].clear()
+        raise ValueError("a bug")
+
+    whole = file.read_text()
+    with pytest.raises(ValueError, match="a bug"):
+        modified(dvcfile.modify_yaml, tmp_path, whole, fail)
+    assert file.read_text() == whole
+
+
+def test_another_file_is_dvcs_own_to_change(tmp_path):
+    (tmp_path / "dvc.yaml").write_text("# why\nstages:\n  one:\n    cmd: a  # and how\n")
+    with dvcfile.modify_yaml(str(tmp_path / "dvc.yaml")) as data:
+        data["stages"]["one"]["cmd"] = "b"
+    assert (tmp_path / "dvc.yaml").read_text() == "# why\nstages:\n  one:\n    cmd: b  # and how\n"
+
+
+def test_what_is_read_again_is_equal_and_nobody_elses():
+    text = lock({"one": ONE, "two": {"when": "2024-01-01"}}) + "day: 2024-01-01\n"
+    first, second = (strictyaml.parse_yaml(text, "dvc.lock") for _ in range(2))
+    assert pickle.dumps(first) == pickle.dumps(second)
+    assert first["day"] == date(2024, 1, 1)
+    first["stages"]["one"]["outs"].clear()
+    assert strictyaml.parse_yaml(text, "dvc.lock") == second
+    assert hasattr(strictyaml.parse_yaml(text, "dvc.lock", typ="rt"), "ca"), "comments are remembered where asked for"
+
+
+def test_what_cannot_be_read_is_refused_each_time_under_its_name():
+    for name in ("one.yaml", "two.yaml"):
+        with pytest.raises(YAMLFileCorruptedError, match=name):
+            strictyaml.parse_yaml("stages: [", name)
+
+
+def test_a_second_call_changes_nothing():
+    before = dvcfile.modify_yaml, strictyaml.parse_yaml
+    quicken()
+    assert (dvcfile.modify_yaml, strictyaml.parse_yaml) == before
