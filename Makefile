@@ -24,7 +24,7 @@ restore: $(VENV)/ready
 	$(BIN)/stillhouse stack restore "$(or $(FILE),$(error restore needs FILE=..., one of .stillhouse/backups))"
 
 test: $(VENV)/ready
-	$(BIN)/python -m pytest -n 2 --durations=40 -m "not drill"
+	$(BIN)/python -m pytest -n 3 --durations=40 -m "not drill"
 
 # Fourteen nights on a stack of their own, and every death that a night may meet: long, and mostly waiting.
 drill: $(VENV)/ready
@@ -32,7 +32,7 @@ drill: $(VENV)/ready
 	$(BIN)/python -m pytest -m drill
 
 quick: $(VENV)/ready
-	$(BIN)/python -m pytest -n 2 -m "not slow and not services and not drill"
+	$(BIN)/python -m pytest -n 3 -m "not slow and not services and not drill"
 
 check: $(VENV)/ready
 	$(BIN)/ruff check .
@@ -43,7 +43,7 @@ check: $(VENV)/ready
 $(VENV)/ready: requirements.txt pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet uv
-	$(BIN)/python -m uv pip install --quiet --python $(BIN)/python --compile-bytecode -r requirements.txt
+	$(BIN)/python -m uv pip install --quiet --python $(BIN)/python -r requirements.txt
 	$(BIN)/python -m uv pip install --quiet --python $(BIN)/python --no-deps --editable .
 	touch $@
 

@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
@@ -103,12 +104,34 @@ def fresh(tmp_path):
 
 
 @pytest.fixture(scope="session")
-def prefect_server(tmp_path_factory):
+def prefect_home(once, tmp_path_factory):
+    """Give a function that makes a home of Prefect's with its tables, which take a server most of its first start."""
+
+    def make(root):
+        root.mkdir()
+        command = [str(Path(sys.executable).parent / "prefect"), "server", "database", "upgrade", "-y"]
+        subprocess.run(command, env={**os.environ, "PREFECT_HOME": str(root)}, check=True, capture_output=True)
+
+    def home(name):
+        made, _ = once("prefect-tables", make)
+        target = tmp_path_factory.mktemp(name)
+        with (  # a copy of the file alone may lack what its log holds
+            contextlib.closing(sqlite3.connect(made.root / "prefect.db")) as tables,
+            contextlib.closing(sqlite3.connect(target / "prefect.db")) as copy,
+        ):
+            tables.backup(copy)
+        return target
+
+    return home
+
+
+@pytest.fixture(scope="session")
+def prefect_server(prefect_home):
     """A Prefect server of this test process, which saves each run the start of its own."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    home = tmp_path_factory.mktemp("prefect")
+    home = prefect_home("prefect")
     quiet = {"PREFECT_HOME": str(home), "PREFECT_SERVER_ANALYTICS_ENABLED": "false", "DO_NOT_TRACK": "1"}
     quiet["PREFECT_SERVER_REGISTER_BLOCKS_ON_START"] = "false"  # as `stillhouse run` starts its own
     with (home / "log").open("w") as log:

@@ -58,9 +58,9 @@ assert tell_of_decision(Path.cwd(), "2026-03-03", SimpleNamespace(chosen=None, c
 
 
 @pytest.fixture(scope="module")
-def prefect_server(tmp_path_factory):
+def prefect_server(prefect_home):
     """A server for this file alone: its automations would judge other tests' runs."""
-    server = server_of_its_own(tmp_path_factory.mktemp("server")).start()
+    server = server_of_its_own(prefect_home("server")).start()
     yield server.url
     server.kill()
 

@@ -45,11 +45,12 @@ def catalogue():
 
 
 @pytest.fixture(scope="session")
-def on_a_file(once):
+def on_a_file(once, prefect_server):
     """A workspace in which one night on good CSV files has closed."""
 
     def make(root):
         workspace = make_workspace(root, FILE)
+        workspace.server = prefect_server
         good().to_csv(root / "events.csv", index=False)
         catalogue().to_csv(root / "items.csv", index=False)
         return workspace.run("run", "--as-of", "2026-03-01").out
