@@ -159,7 +159,7 @@ def make_workspace(root, values):
         target.parent.mkdir(parents=True, exist_ok=True)
         if source.is_dir():
             # With what Python has compiled, which holds as long as a source keeps its time: all anew takes seconds.
-            shutil.copytree(source, target, ignore=shutil.ignore_patterns("*.egg-info"))
+            shutil.copytree(source, target, ignore=shutil.ignore_patterns("*.egg-info", "*.pyc.*"))
         else:
             shutil.copy2(source, target)
     workspace = Workspace(root.resolve())
