@@ -18,6 +18,7 @@ import httpx
 import psutil
 import pytest
 import yaml
+from databases import postgres_server, with_prefects_tables
 from pools import prefect_server as server_of_its_own
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import DeploymentScheduleCreate, WorkPoolCreate
@@ -58,11 +59,19 @@ assert tell_of_decision(Path.cwd(), "2026-03-03", SimpleNamespace(chosen=None, c
 
 
 @pytest.fixture(scope="module")
-def prefect_server(prefect_home):
-    """A server for this file alone: its automations would judge other tests' runs."""
-    server = server_of_its_own(prefect_home("server")).start()
-    yield server.url
-    server.kill()
+def prefect_server(tmp_path_factory):
+    """A server for this file alone, whose automations would judge other tests' runs, on PostgreSQL as the served one.
+
+    On SQLite, Prefect's automations lose an event that comes while another one is written.
+    """
+    folder = tmp_path_factory.mktemp("server")
+    database = postgres_server(folder)
+    try:
+        server = server_of_its_own(folder, with_prefects_tables(database, os.environ)).start()
+        yield server.url
+        server.kill()
+    finally:
+        database.cleanup()
 
 
 @pytest.fixture(scope="module")

