@@ -2,6 +2,7 @@
 
 DVC rewrites its lock of the graph, the pointer of a tracked folder and its table of readers and
 writers in place. A process that is killed at that moment leaves half a file, which DVC then refuses.
+The lock is safe from a kill of ours (`tasks.lockfile`), not from one of ``dvc`` itself.
 """
 
 from __future__ import annotations

@@ -21,7 +21,9 @@ DVCS = dvcfile.modify_yaml.replaces
 NAMES = st.sampled_from(["prepare", "train@small", "evaluate@a-b_c", "no", "007", "null", "a:b", "x y", "- z"])
 TEXTS = st.one_of(
     st.text(st.characters(codec="utf-8", exclude_categories=["Cs", "Cc"], exclude_characters="\x85\u2028\u2029\ufeff")),
-    st.sampled_from(["no", "1e3", "0o7", "2024-01-01", "~", "a: b", "# c", "  two  ", "'", "x " * 90, "x" * 200]),
+    st.sampled_from(
+        ["no", "1e3", "0o7", "2024-01-01", "~", "a: b", "# c", "  two  ", "'", "a\n\n  b\n", "x " * 90, "x" * 200]
+    ),
 )
 #: Those of many digits come back from DVC with another last one, even where it only copies them.
 FLOATS = st.integers(-(10**6), 10**6).map(lambda number: number / 1000)
