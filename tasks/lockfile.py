@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import pickle
 import re
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from functools import lru_cache
@@ -24,6 +25,9 @@ _HEAD = "schema: '2.0'\nstages:\n"
 #: Where the entry of a stage begins: nothing else of a lock is indented by two.
 _ENTRY = re.compile(r"^(?=  [^ ])", re.MULTILINE)
 
+#: Students' stages open the repository beside each other.
+_ONCE = threading.Lock()
+
 Parse = Callable[..., Any]
 Modify = Callable[..., AbstractContextManager[Any]]
 
@@ -33,9 +37,10 @@ def quicken() -> None:
     from dvc import dvcfile
     from dvc.utils import strictyaml
 
-    if not hasattr(dvcfile.modify_yaml, "replaces"):
-        strictyaml.parse_yaml = _remembering(strictyaml.parse_yaml)
-        dvcfile.modify_yaml = _by_stages(dvcfile.modify_yaml)
+    with _ONCE:
+        if not hasattr(dvcfile.modify_yaml, "replaces"):
+            strictyaml.parse_yaml = _remembering(strictyaml.parse_yaml)
+            dvcfile.modify_yaml = _by_stages(dvcfile.modify_yaml)
 
 
 def _remembering(parse: Parse) -> Parse:
@@ -63,7 +68,7 @@ def _by_stages(modify: Modify) -> Modify:
             with modify(path, fs=fs) as data:
                 yield data
             return
-        text = file.read_text(encoding="utf-8") if file.exists() else ""
+        text = _read(file)
         data, before = _load(text, path), _load(text, path)
         held = dict(data.get("stages") or {})
         yield data
@@ -71,6 +76,15 @@ def _by_stages(modify: Modify) -> Modify:
 
     by_stages.replaces = modify  # type: ignore[attr-defined]
     return by_stages
+
+
+def _read(file: Path) -> str:
+    from dvc.utils.serialize import EncodingError
+
+    try:
+        return file.read_text(encoding="utf-8") if file.exists() else ""
+    except UnicodeDecodeError as error:
+        raise EncodingError(file, "utf-8") from error
 
 
 def _load(text: str, path: Any) -> Any:

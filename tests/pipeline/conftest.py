@@ -4,19 +4,16 @@ import contextlib
 import json
 import os
 import shutil
-import socket
 import sqlite3
 import subprocess
-import sys
-import time
-import urllib.request
 from pathlib import Path
 from types import SimpleNamespace
 
 import filelock
 import pytest
 from keys import new_keys
-from workspaces import TINY, Workspace, clone, make_workspace
+from pools import prefect_server as server_of_its_own
+from workspaces import BIN, TINY, Workspace, clone, make_workspace
 
 
 @pytest.fixture(scope="session")
@@ -104,61 +101,26 @@ def fresh(tmp_path):
 
 
 @pytest.fixture(scope="session")
-def prefect_home(once, tmp_path_factory):
-    """Give a function that makes a home of Prefect's with its tables, which take a server most of its first start."""
+def prefect_server(once, tmp_path_factory):
+    """A Prefect server of this test process, which saves each run the start of its own.
+
+    Its tables, which take a server most of its first start, are made once for all test processes.
+    """
 
     def make(root):
         root.mkdir()
-        command = [str(Path(sys.executable).parent / "prefect"), "server", "database", "upgrade", "-y"]
-        subprocess.run(command, env={**os.environ, "PREFECT_HOME": str(root)}, check=True, capture_output=True)
+        # Nobody's settings: they may name a database that is in use.
+        kept = {key: value for key, value in os.environ.items() if not key.startswith("PREFECT_")}
+        command = [str(BIN / "prefect"), "server", "database", "upgrade", "-y"]
+        subprocess.run(command, env={**kept, "PREFECT_HOME": str(root)}, check=True, capture_output=True)
 
-    def home(name):
-        made, _ = once("prefect-tables", make)
-        target = tmp_path_factory.mktemp(name)
-        with (  # a copy of the file alone may lack what its log holds
-            contextlib.closing(sqlite3.connect(made.root / "prefect.db")) as tables,
-            contextlib.closing(sqlite3.connect(target / "prefect.db")) as copy,
-        ):
-            tables.backup(copy)
-        return target
-
-    return home
-
-
-@pytest.fixture(scope="session")
-def prefect_server(prefect_home):
-    """A Prefect server of this test process, which saves each run the start of its own."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    home = prefect_home("prefect")
-    quiet = {"PREFECT_HOME": str(home), "PREFECT_SERVER_ANALYTICS_ENABLED": "false", "DO_NOT_TRACK": "1"}
-    quiet["PREFECT_SERVER_REGISTER_BLOCKS_ON_START"] = "false"  # as `stillhouse run` starts its own
-    with (home / "log").open("w") as log:
-        server = subprocess.Popen(
-            [
-                str(Path(sys.executable).parent / "prefect"),
-                "server",
-                "start",
-                "--host",
-                "127.0.0.1",
-                "--port",
-                str(port),
-            ],
-            env={**os.environ, **quiet},
-            stdout=log,
-            stderr=log,
-        )
-    url = f"http://127.0.0.1:{port}/api"
-    try:
-        deadline = time.monotonic() + 120
-        while True:
-            with contextlib.suppress(OSError), urllib.request.urlopen(f"{url}/health"):
-                break
-            assert server.poll() is None, (home / "log").read_text()
-            assert time.monotonic() < deadline
-            time.sleep(0.2)
-        yield url
-    finally:
-        server.terminate()
-        server.wait(timeout=30)
+    made, _ = once("prefect-tables", make)
+    home = tmp_path_factory.mktemp("prefect")
+    with (  # a copy of the file alone may lack what its log holds
+        contextlib.closing(sqlite3.connect(made.root / "prefect.db")) as tables,
+        contextlib.closing(sqlite3.connect(home / "prefect.db")) as copy,
+    ):
+        tables.backup(copy)
+    server = server_of_its_own(home).start()
+    yield server.url
+    server.kill()

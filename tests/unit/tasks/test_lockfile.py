@@ -9,7 +9,7 @@ from datetime import date
 import pytest
 from dvc import dvcfile
 from dvc.utils import strictyaml
-from dvc.utils.serialize import YAMLFileCorruptedError, dumps_yaml
+from dvc.utils.serialize import EncodingError, YAMLFileCorruptedError, dumps_yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -164,6 +164,15 @@ def test_what_cannot_be_read_is_refused_each_time_under_its_name():
     for name in ("one.yaml", "two.yaml"):
         with pytest.raises(YAMLFileCorruptedError, match=name):
             strictyaml.parse_yaml("stages: [", name)
+
+
+def test_a_lock_that_is_no_text_is_refused_as_dvc_refuses_it_and_stays(tmp_path):
+    file = tmp_path / "dvc.lock"
+    for modify in (dvcfile.modify_yaml, DVCS):
+        file.write_bytes(b"schema: '\xff'\n")
+        with pytest.raises(EncodingError, match=r"dvc\.lock"), modify(str(file)):
+            pass
+        assert file.read_bytes() == b"schema: '\xff'\n"
 
 
 def test_a_second_call_changes_nothing():
