@@ -11,6 +11,7 @@ from prefect import flow, get_run_logger, runtime
 from prefect.client.orchestration import get_client
 
 from flows.nightly import nightly
+from stillhouse.collector import end_at_once, look_seldom
 from stillhouse.errors import DataError, StillhouseError, TrainingError
 from tasks.champion import repair
 from tasks.events import tell_stopped
@@ -46,6 +47,8 @@ def scheduled(as_of: str | None = None, source: str | None = None, force: bool =
         RuntimeError: it failed otherwise; it is due again.
     """
     outlive_reader()
+    look_seldom()
+    end_at_once()
     root = workspace_of_worker()
     os.chdir(root)
     hush()

@@ -6,6 +6,7 @@ from typing import Any
 
 from prefect import flow, runtime
 
+from stillhouse.collector import end_at_once, look_seldom
 from stillhouse.errors import by_name
 from tasks.answering import answer, end_with
 from tasks.graph import hush
@@ -32,6 +33,8 @@ def stage(order: dict[str, Any]) -> None:
         RuntimeError: a stage ended in any other way.
     """
     outlive_reader()
+    look_seldom()
+    end_at_once()
     hush()
     asked = Order.of(order)
     own = str(runtime.flow_run.id)

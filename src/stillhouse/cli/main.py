@@ -9,6 +9,7 @@ from pathlib import Path
 
 import click
 
+from stillhouse.collector import end_at_once, look_seldom
 from stillhouse.errors import ParamsError, StillhouseError
 from stillhouse.runner.lifeline import tie_to_parent, under_a_flow
 
@@ -35,6 +36,10 @@ Examples:
 """
 
 
+#: Commands that train in their own process.
+_TRAINING = ("stage", "tune")
+
+
 @click.group(epilog=_EXAMPLES, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(package_name="stillhouse")
 @click.option(
@@ -52,6 +57,8 @@ def cli(context: click.Context, workspace: Path) -> None:
     student, packages and evaluates them, puts them before the gate and registers them. Settings stand in
     params.yaml; nothing said here changes that file.
     """
+    if context.invoked_subcommand not in _TRAINING:
+        look_seldom()
     context.obj = workspace.resolve()
 
 
@@ -116,7 +123,6 @@ def stage(workspace: Path, name: str, paths: tuple[str, ...]) -> None:
             raise ParamsError(f"a stage's paths must be given as argument=path, got {text!r} (dvc.yaml: {name}.cmd)")
         pairs[key] = workspace / path
     run_stage(name, pairs, workspace)
-    gc.freeze()  # the process ends: what is left needs no last look for garbage
 
 
 @cli.command()
@@ -464,6 +470,7 @@ def backfill(
 
 def main() -> None:
     """Run the command line; a known error is one line on standard error and its exit code."""
+    end_at_once()
     try:
         cli.main(standalone_mode=False)
     except click.ClickException as error:
