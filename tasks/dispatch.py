@@ -41,8 +41,9 @@ __all__ = ["STAGE_FLOW", "Desk", "publish", "runs_above"]
 #: The flow that a worker runs; each pool has a deployment of it that bears the pool's name.
 STAGE_FLOW = "stage"
 
-#: Seconds between two looks at a run.
-_LOOK = 0.5
+#: Seconds between two looks at a run: at first, at most, and as a share of how long it was waited for. A look is two
+#: questions, and a server that is asked four times a second spends a twelfth of a core on the answers.
+_LOOK = (0.5, 2.0, 0.05)
 
 
 def publish(root: Path, night: Night) -> str:
@@ -216,7 +217,8 @@ def _unanswered(stage: Stage, found: str) -> str:
 
 def _looks(client: SyncPrefectClient, run_id: UUID, stage: Stage, policy: Policy) -> Iterator[FlowRun]:
     """Give the run as it is, every so often, once it has begun; a server that is away for a while is waited for too."""
-    waiting_since = taken_since = time.monotonic()
+    first, most, share = _LOOK
+    began = waiting_since = taken_since = time.monotonic()
     while True:
         run = patiently(lambda: client.read_flow_run(run_id))
         begun = run.state is not None and (run.state.is_running() or run.state.is_cancelling() or run.state.is_final())
@@ -235,7 +237,7 @@ def _looks(client: SyncPrefectClient, run_id: UUID, stage: Stage, policy: Policy
                 f"pool {stage.resource} must have a worker, found none at work for {policy.pickup_seconds:.0f} s: "
                 f"prefect worker start --pool {stage.resource} (stillhouse stack status)"
             )
-        time.sleep(_LOOK)
+        time.sleep(min(max(first, share * (time.monotonic() - began)), most))
 
 
 def _staffed(client: SyncPrefectClient, pool: str) -> bool:

@@ -29,6 +29,7 @@ from workspaces import BIN, ROOT
 
 from stillhouse.errors import ParamsError
 from tasks import automations
+from tasks.stack_programs import POLLING
 
 pytestmark = [pytest.mark.slow, pytest.mark.services]
 
@@ -95,7 +96,7 @@ def station(prefect_server, tmp_path_factory):
             "PYTHONPATH": os.pathsep.join(map(str, (ROOT / "src", ROOT, root))),
             "PREFECT_API_URL": prefect_server,
             "PREFECT_HOME": str(root / ".prefect"),
-            "PREFECT_WORKER_QUERY_SECONDS": "1",
+            **POLLING,
             "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
             "DO_NOT_TRACK": "1",
             "STILLHOUSE_ALERT_URLS": f"json://me:{SECRET}@127.0.0.1:{web.port}/in "

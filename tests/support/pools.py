@@ -11,8 +11,10 @@ import urllib.request
 import psutil
 from workspaces import BIN
 
+from tasks.stack_programs import POLLING
+
 #: What a worker is told beside where it works.
-WORKER = {"PREFECT_WORKER_QUERY_SECONDS": "1", "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30"}
+WORKER = {**POLLING, "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30"}
 
 
 def free_port():
