@@ -213,6 +213,8 @@ EXPORT_SOFT_TARGETS = {
     "batch_size": Case(8),
     "keep_nights": Case(3, inputs={"teacher": "a warm teacher", "previous_soft_targets": "last night's soft targets"}),
     "hidden": Case(True),
+    "copies": Case(1),
+    "substituted": Case(0.9, given={"copies": 1}),
     "seed": Case(2),
     "repeat_items": Case(True, refused=TrainingError),
     **COMPUTE,

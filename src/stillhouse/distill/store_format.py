@@ -95,6 +95,7 @@ class StoreHeader(_Entry):
     """Digest of the events and settings that the positions were cut from."""
     n_items: int = pydantic.Field(ge=1)
     n_users: int = pydantic.Field(ge=0)
+    """Users of the sequences, copies included."""
     length: int = pydantic.Field(ge=1)
     """Most positions a user, the last ones of the training rows."""
     k: int = pydantic.Field(ge=1)
@@ -103,9 +104,13 @@ class StoreHeader(_Entry):
     tail_bits: int = pydantic.Field(ge=2, le=7)
     temperatures: tuple[float, ...] = pydantic.Field(min_length=1, strict=False)
     seed: int = pydantic.Field(ge=0)
-    """Of the draws."""
+    """Of the draws, and of what is substituted in copies."""
     repeat_items: bool
     """Whether items that a user has already taken are among the targets."""
+    copies: int = pydantic.Field(0, ge=0)
+    """Copies of each user's training rows among the users above (`stillhouse.data.substitution`)."""
+    substituted: float = pydantic.Field(0.0, ge=0.0, le=1.0)
+    """How likely an event of a copy is another item; 0 without copies."""
     hidden_width: int = pydantic.Field(0, ge=0)
     """Numbers of the teacher's state at each position; 0: its states are not kept."""
     positions: int = pydantic.Field(ge=0)

@@ -52,6 +52,8 @@ def new_header(
     seed: int,
     repeat_items: bool,
     hidden_width: int = 0,
+    copies: int = 0,
+    substituted: float = 0.0,
     layers: Sequence[LayerEntry] = (),
 ) -> StoreHeader:
     """Return the header of a store that holds no positions yet.
@@ -61,7 +63,7 @@ def new_header(
         vocabulary: digest of the vocabulary.
         inputs: digest of the events and settings that the positions are cut from.
         n_items: items in it, at least 1.
-        n_users: users in it.
+        n_users: users in it, copies included.
         length: most positions a user.
         k: items kept a position; no more than there are are kept.
         score_bits: bits of a kept score, 1..8.
@@ -71,6 +73,8 @@ def new_header(
         seed: of the draws.
         repeat_items: whether items already taken are candidates.
         hidden_width: numbers of the teacher's state at each position; 0: its states are not kept.
+        copies: copies of each user's training rows among the users.
+        substituted: how likely an event of a copy is another item; 0 without copies.
         layers: the stores of earlier nights that are kept beneath it.
     """
     return StoreHeader(
@@ -89,6 +93,8 @@ def new_header(
         temperatures=tuple(temperatures),
         seed=seed,
         repeat_items=repeat_items,
+        copies=copies,
+        substituted=substituted,
         hidden_width=hidden_width,
         positions=0,
         index_sha256=_UNWRITTEN,

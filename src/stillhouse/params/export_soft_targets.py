@@ -38,6 +38,12 @@ class ExportSoftTargetsParams(StageParams):
     hidden: bool = False
     """Keep the teacher's state behind each position too, two bytes a number, for methods that compare states. Every
     night then scores everybody, whatever ``keep_nights`` says: no two teachers' states lie in one basis."""
+    copies: int = pydantic.Field(0, ge=0, le=16)
+    """Copies of each user's training rows with some items substituted, which the teacher scores too: students learn
+    from them what it says, and no label. Each costs as much again, here and in every student's epoch; every night
+    makes them afresh."""
+    substituted: float = pydantic.Field(0.2, gt=0.0, le=1.0)
+    """How likely an event of a copy is another item, one that stood beside it in somebody's history."""
     seed: int = pydantic.Field(ge=0)
     repeat_items: bool
     compute: ComputeSpec

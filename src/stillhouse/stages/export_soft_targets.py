@@ -20,6 +20,7 @@ from torch import Tensor
 
 from stillhouse.data.files import is_none, read_json
 from stillhouse.data.sequences import Sequences
+from stillhouse.data.substitution import origin, with_copies
 from stillhouse.data.vocabulary import Vocabulary
 from stillhouse.distill.coding_positions import RowCode, encode
 from stillhouse.distill.draws import Strata, strata_of, tail_draws
@@ -67,7 +68,8 @@ def export_soft_targets(
     Those of every user, or, where the teacher started from last night's weights and
     ``keep_nights`` allows, of users whose training rows have changed; last night's store
     then stands beneath tonight's and answers for the others. With ``hidden`` the store keeps
-    the teacher's states too, and every user is scored.
+    the teacher's states too, and every user is scored. With ``copies`` histories that nobody
+    had are scored beside everybody's.
 
     Args:
         teacher: the teacher's checkpoint.
@@ -95,7 +97,8 @@ def export_soft_targets(
     """
     if read_json(checked).get("passed") is not True:
         raise StoreError(f"a teacher must pass check_teacher before it teaches, found one that did not ({checked})")
-    words, histories = read_night(vocabulary, sequences, params.repeat_items)
+    words, events = read_night(vocabulary, sequences, params.repeat_items)
+    histories = with_copies(events, params.copies, params.substituted, params.seed)
     model, made = load(teacher, vocabulary=words.digest)
     plan = windows(histories.train_length, model.length)
     if len(plan) == 0:
@@ -111,7 +114,7 @@ def export_soft_targets(
     writer.adopt(soft_targets)
     scored = plan.some(~kept.users[plan.users])
     shards = _shards(scored, params)
-    _write_missing(writer, _Scorer(model, histories, strata, header.code, params), shards, reporter)
+    _write_missing(writer, _Scorer(model, histories, events.n_users, strata, header.code, params), shards, reporter)
     table = model.item_table()
     items = None if table is None else table.detach().cpu().numpy().astype(np.float16)
     store = writer.publish(soft_targets, len(shards), scored, digests, kept.layers, items)
@@ -187,6 +190,8 @@ def _header(
         seed=params.seed,
         repeat_items=params.repeat_items,
         hidden_width=width,
+        copies=params.copies,
+        substituted=params.substituted if params.copies else 0.0,
     )
 
 
@@ -265,12 +270,18 @@ class _Scorer:
     """The teacher at work: a batch of users in, coded rows of their positions out."""
 
     def __init__(
-        self, model: Recommender, histories: Sequences, strata: Strata, code: RowCode, params: ExportSoftTargetsParams
+        self,
+        model: Recommender,
+        histories: Sequences,
+        people: int,
+        strata: Strata,
+        code: RowCode,
+        params: ExportSoftTargetsParams,
     ) -> None:
         self.params = params
         self._device = device_of(params.compute)
         self._model = model.to(self._device)
-        self._histories = histories
+        self._histories, self._people = histories, people
         self._strata = strata
         self._code = code
         on_gpu = self._device.type == "cuda"
@@ -306,7 +317,9 @@ class _Scorer:
         drawn = tail_draws(self.params.seed, users, steps, self._strata).astype(np.int64)
         seen = self._seen(users, steps)
         with scoring(self.params.compute):
-            score = self._model.position_scorer(self._on_device(inputs), self._on_device(batch.users))
+            # Of a cross-fitted teacher, those who have not seen the original speak of its copies.
+            people = self._on_device(origin(batch.users, self._people))
+            score = self._model.position_scorer(self._on_device(inputs), people)
         for start in range(0, len(users), self._rows):
             part = slice(start, start + self._rows)
             with scoring(self.params.compute):

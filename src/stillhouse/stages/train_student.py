@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from stillhouse.data.sequences import Sequences
+from stillhouse.data.substitution import with_copies
 from stillhouse.distill.hard import HardObjective
 from stillhouse.distill.methods import alpha_of, listening_of, methods_of, temperature_of
 from stillhouse.distill.mixed import MixedObjective
@@ -73,8 +74,14 @@ def train_student(
         where="students: training" if own else "train_student.training",
         begin=begin,
     )
-    objective = _objective(distillation, params, apprentice.training.candidates, store, events)
-    return train_model(apprentice, words, events, objective, resume=resume, checkpoint=student, reporter=reporter)
+    header = store.header
+    taught = events
+    if not distillation.alone:  # a copy has no labels: alone there is nothing to learn from it
+        taught = with_copies(events, header.copies, header.substituted, header.seed)
+    objective = _objective(distillation, params, apprentice.training.candidates, store, taught)
+    return train_model(
+        apprentice, words, events, objective, taught=taught, resume=resume, checkpoint=student, reporter=reporter
+    )
 
 
 def _objective(

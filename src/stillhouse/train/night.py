@@ -96,8 +96,18 @@ def learn(
     *,
     resume: Path,
     reporter: Reporter,
+    taught: Sequences | None = None,
 ) -> tuple[SequenceModel, bool, dict[str, float | int | str]]:
     """Train ``apprentice``, from last night's weights where it may.
+
+    Args:
+        apprentice: of a kind that is trained by steps.
+        words: tonight's vocabulary.
+        events: tonight's sequences: what a first model starts by, and what it is validated on.
+        objective: what it learns.
+        resume: where a killed run left its state.
+        reporter: hears of every epoch.
+        taught: whose training rows it learns from, such as ``events`` and copies; ``None``: ``events``.
 
     Returns:
         the model, whether it started warm, and its key figures: ``start`` (warm or cold),
@@ -112,7 +122,7 @@ def learn(
             assign_codes(model, events)
     job = Job(
         objective=objective,
-        sequences=events,
+        sequences=events if taught is None else taught,
         training=apprentice.training,
         compute=apprentice.compute,
         seed=apprentice.seed,
@@ -132,8 +142,9 @@ def train_model(
     resume: Path,
     checkpoint: Path,
     reporter: Reporter,
+    taught: Sequences | None = None,
 ) -> dict[str, float | int | str]:
-    """Train ``apprentice`` and write its checkpoint.
+    """Train ``apprentice`` by `learn` and write its checkpoint.
 
     Returns:
         The key figures of `learn`.
@@ -141,7 +152,7 @@ def train_model(
     Raises:
         TrainingError: as `learn`.
     """
-    model, warm, figures = learn(apprentice, words, events, objective, resume=resume, reporter=reporter)
+    model, warm, figures = learn(apprentice, words, events, objective, resume=resume, reporter=reporter, taught=taught)
     header = Header(apprentice.spec, words.n_items, words.digest, events.repeat_items, apprentice.seed, warm)
     save(checkpoint, model, header)
     return figures

@@ -18,6 +18,7 @@ import torch
 
 from stillhouse.data.files import sha256_file, sha256_tree, write_json
 from stillhouse.data.sequences import Sequences
+from stillhouse.data.substitution import with_copies
 from stillhouse.data.vocabulary import Vocabulary
 from stillhouse.distill.soft_targets import SoftTargets
 from stillhouse.distill.store_format import read_header
@@ -26,7 +27,7 @@ from stillhouse.errors import StoreError, TrainingError
 from stillhouse.models.build import build
 from stillhouse.models.checkpoint import Header, load, save
 from stillhouse.params.export_soft_targets import ExportSoftTargetsParams
-from stillhouse.params.model import ItemKnnSpec, TransformerSpec
+from stillhouse.params.model import EaseSpec, ItemKnnSpec, TransformerSpec
 from stillhouse.reporting import SilentReporter
 from stillhouse.stages.export_soft_targets import _Scorer, export_soft_targets
 
@@ -90,10 +91,11 @@ def export_night(make_export_night: Callable[..., Night]) -> Night:
     return make_export_night()
 
 
-def test_the_store_holds_what_the_teacher_says_at_each_position(export_night):
-    path, values = export_night.run()
+@pytest.mark.parametrize("copies", [0, 2])
+def test_the_store_holds_what_the_teacher_says_at_each_position(export_night, copies):
+    path, values = export_night.run(copies=copies, substituted=0.5)
     store, model = export_night.open(path), load(export_night.paths["teacher"])[0]
-    events = Sequences.open(export_night.paths["sequences"])
+    events = with_copies(Sequences.open(export_night.paths["sequences"]), copies, 0.5, SETTINGS["seed"])
     rows = 0
     for user, trained in enumerate(events.train_length.tolist()):
         first = max(0, trained - 1 - model.length)
@@ -112,6 +114,30 @@ def test_the_store_holds_what_the_teacher_says_at_each_position(export_night):
             assert found.lse[0] + found.peak[0] / 2.5 == pytest.approx(lse, abs=0.01)
             rows += 1
     assert values["positions"] == len(store) == rows
+    assert store.header.n_users == events.n_users == 24 * (1 + copies)
+    assert (store.header.copies, store.header.substituted) == ((copies, 0.5) if copies else (0, 0.0))
+
+
+def test_a_cross_fitted_teacher_scores_copies_by_those_who_have_not_seen_the_original(make_export_night):
+    night = make_export_night()
+    spec = EaseSpec(kind="ease", length=6, folds=3, neighbours=24, l2=1.0, decay=1.0)
+    model, words = build(spec, 25, seed=3), Vocabulary.load(night.paths["vocabulary"]).digest
+    events = Sequences.open(night.paths["sequences"])
+    model.fit(events)
+    save(night.root / "ease", model, Header(spec, 25, words, repeat_items=False, seed=3, warm=False))
+    night = Night(night.root, night.paths | {"teacher": night.root / "ease"})
+    store, more = night.open(night.run(copies=1, substituted=0.5)[0]), with_copies(events, 1, 0.5, SETTINGS["seed"])
+    differs = 0
+    for copy in range(24, 48):
+        last = int(more.train_length[copy]) - 2
+        if last < 0:
+            continue
+        window = torch.from_numpy(more.history(copy, last + 1)[-6:].astype(np.int64))[None]
+        found = store.batch(store.position_ids(np.array([copy]), np.array([last])), 1.0)
+        best = [model(window, torch.tensor([user]))[0, found.items[0]].max().item() for user in (copy - 24, copy)]
+        assert found.peak[0] == pytest.approx(best[0], abs=0.01)
+        differs += best[0] != best[1]
+    assert differs > 0, "another fold would have said something else"
 
 
 def test_in_mixed_precision_the_store_holds_float32_products_of_the_states(export_night, monkeypatch):
@@ -405,9 +431,9 @@ def nights(make_export_night, make_sequences) -> Callable[..., tuple[Path, Night
     On the second night users 3 and 8 have an event more each, there is a new user, and a new item behind the others.
     """
 
-    def make(warm: bool = True) -> tuple[Path, Night]:
+    def make(warm: bool = True, **settings: Any) -> tuple[Path, Night]:
         first = make_export_night()
-        before, _ = first.run("before")
+        before, _ = first.run("before", **settings)
         old = Sequences.open(first.paths["sequences"])
         histories = [old.items[a:b].tolist() for a, b in pairwise(old.offsets)]
         for user in (3, 8):
@@ -444,6 +470,22 @@ def test_only_users_whose_training_rows_changed_are_scored_again(nights):
     assert values["layers"] == 1
     assert store.header.teachers == (all_new.header.teacher, old.header.teacher)
     assert values["bytes"] == sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+
+
+def test_people_keep_what_an_earlier_teacher_said_and_copies_are_scored_afresh(nights):
+    copied = {"copies": 1, "substituted": 0.5}
+    before, night = nights(**copied)
+    path, values = night.run("after", keep_nights=2, **copied)
+    assert values["layers"] == 1
+    store, afresh = night.open(path), night.open(night.run("afresh", **copied)[0])
+    old = SoftTargets.open(before, vocabulary=read_header(before).vocabulary, repeat_items=False)
+    more = with_copies(Sequences.open(night.paths["sequences"]), 1, 0.5, SETTINGS["seed"])
+    for user, trained in enumerate(more.train_length.tolist()):
+        steps = np.arange(max(0, trained - 7), trained - 1)
+        users = np.full(len(steps), user)
+        source = afresh if user in (3, 8) or user >= 24 else old  # 24 was a copy and is a new user now
+        found = store.batch(store.position_ids(users, steps), 2.5)
+        np.testing.assert_array_equal(found.peak, source.batch(source.position_ids(users, steps), 2.5).peak)
 
 
 @pytest.mark.parametrize(

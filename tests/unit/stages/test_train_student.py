@@ -12,6 +12,8 @@ import pytest
 import torch
 
 from stillhouse.data.files import sha256_tree, write_json, write_none
+from stillhouse.distill.mixed import MixedObjective
+from stillhouse.distill.protocol import Lesson, PositionBatch
 from stillhouse.distill.start import ITEMS, truncated
 from stillhouse.errors import StoreError
 from stillhouse.models.checkpoint import load
@@ -219,6 +221,55 @@ def _night_with_states(night: dict[str, Path], tmp_path: Path) -> dict[str, Path
         reporter=SilentReporter(),
     )
     return night | {"soft_targets": tmp_path / "states"}
+
+
+@pytest.fixture(name="night_with_copies")
+def _night_with_copies(night: dict[str, Path], tmp_path: Path) -> dict[str, Path]:
+    (resume := tmp_path / "resume_copies").mkdir()
+    export_soft_targets(
+        vocabulary=night["vocabulary"],
+        sequences=night["sequences"],
+        teacher=tmp_path / "teacher",
+        checked=tmp_path / "checked.json",
+        soft_targets=tmp_path / "copies",
+        resume=resume,
+        params=EXPORT.model_copy(update={"copies": 2, "substituted": 0.5}),
+        reporter=SilentReporter(),
+    )
+    return night | {"soft_targets": tmp_path / "copies"}
+
+
+def test_a_student_hears_the_teacher_on_copies_of_histories_and_learns_no_label_from_them(
+    night: dict[str, Path], night_with_copies: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, labels = [], []
+    mixed = MixedObjective.lesson
+
+    def lesson(self: MixedObjective, batch: PositionBatch) -> Lesson:
+        asked.append(batch.users)
+        labels.append(batch.weights)
+        assert (self._store.position_ids(batch.users.numpy(), batch.steps.numpy()) >= 0).all()
+        return mixed(self, batch)
+
+    monkeypatch.setattr(MixedObjective, "lesson", lesson)
+    found = run(night_with_copies, tmp_path / "copied", distillation=distilled(alpha=0.0))
+    users, weights = torch.cat(asked), torch.cat(labels)
+    assert set(users.tolist()) == set(range(90)), "thirty people, two copies each"
+    assert bool((weights[users >= 30] == 0).all())
+    assert bool((weights[users < 30] > 0).all())
+    once = run(night, tmp_path / "plain", distillation=distilled(alpha=0.0))
+    assert found["soft_loss"] != once["soft_loss"]
+    assert sha256_tree(tmp_path / "copied") != sha256_tree(tmp_path / "plain")
+
+
+def test_a_student_alone_is_the_same_with_copies_in_the_store(
+    night: dict[str, Path], night_with_copies: dict[str, Path], tmp_path: Path
+) -> None:
+    alone = DistillationSpec(alpha=1.0, temperature=2.0)
+    assert run(night, tmp_path / "plain", distillation=alone) == run(
+        night_with_copies, tmp_path / "copied", distillation=alone
+    )
+    assert sha256_tree(tmp_path / "plain") == sha256_tree(tmp_path / "copied")
 
 
 @pytest.mark.parametrize("cosine", [False, True])
