@@ -240,6 +240,7 @@ def test_up_again_is_harmless_and_says_so(stack):
     assert stack.pids() == before
 
 
+@pytest.mark.drill  # the fourteen nights kill each server and a worker in mid-night
 def test_what_is_killed_comes_back(stack):
     before = stack.pids()
     for name in ("postgres", "mlflow", "prefect", "gpu"):
@@ -257,6 +258,7 @@ def test_what_is_killed_comes_back(stack):
     assert {name for name in before if before[name] != after[name]} == {"postgres", "mlflow", "prefect", "gpu"}
 
 
+@pytest.mark.drill  # below, a whole machine is lost, and what was kept comes back
 def test_a_killed_supervisor_leaves_nothing_behind_and_the_state_outlives_it(stack):
     psutil.Process(int(stack.layout.pid.read_text())).kill()
     assert stack.family(), "its children live on"

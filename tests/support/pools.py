@@ -9,7 +9,7 @@ import time
 import urllib.request
 
 import psutil
-from workspaces import BIN
+from workspaces import BIN, QUICK
 
 from tasks.stack_programs import POLLING
 
@@ -137,7 +137,11 @@ class Pools:
         """Run ``code`` in the workspace, or in a clone; return what it printed."""
         place = clone or self.workspace.root
         done = subprocess.run(
-            [sys.executable, "-c", code], cwd=place, env=self.environment(place), capture_output=True, text=True
+            [sys.executable, "-c", f"{QUICK}{code}"],
+            cwd=place,
+            env=self.environment(place),
+            capture_output=True,
+            text=True,
         )
         assert done.returncode == 0, done.stderr[-3000:]
         return done.stdout
