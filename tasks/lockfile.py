@@ -2,7 +2,7 @@
 
 DVC parses the whole lock anew for each of its own questions, and to change one stage it takes all of them apart into
 objects that remember comments, and writes all of them again: a second and more of processor time for every stage of
-a night. Here a text that was parsed is kept, and of a lock only the stages that changed are written.
+a night. Here what was parsed is kept, and of a lock only the stages that changed are parsed and written.
 """
 
 from __future__ import annotations
@@ -25,6 +25,9 @@ _HEAD = "schema: '2.0'\nstages:\n"
 #: Where the entry of a stage begins: nothing else of a lock is indented by two.
 _ENTRY = re.compile(r"^(?=  [^ ])", re.MULTILINE)
 
+#: A line that is of no entry: a lock that has one is not taken apart.
+_OUTSIDE = re.compile(r"^(?!  |$)", re.MULTILINE)
+
 #: Students' stages open the repository beside each other.
 _ONCE = threading.Lock()
 
@@ -44,18 +47,55 @@ def quicken() -> None:
 
 
 def _remembering(parse: Parse) -> Parse:
-    """Return DVC's ``parse``, which keeps the last texts that it has parsed; each caller gets objects of its own."""
+    """Return DVC's ``parse``, which keeps what it has read, of a lock each stage; callers get objects of their own."""
 
     @lru_cache(maxsize=8)  # the graph, its lock before and after a change, pointers of tracked folders
     def parsed(text: str, path: str) -> bytes:
-        return pickle.dumps(parse(text, path, typ="safe"), pickle.HIGHEST_PROTOCOL)
+        found = _by_entries(text, stage)
+        return _pickled(parse(text, path, typ="safe") if found is None else found)
+
+    @lru_cache(maxsize=1024)
+    def stage(entry: str) -> bytes:
+        return _pickled(parse(f"stages:\n{entry}", LOCK, typ="safe"))
 
     def remembering(text: str, path: Any, typ: str = "safe") -> Any:
         if typ != "safe":
             return parse(text, path, typ=typ)
-        return pickle.loads(parsed(text, str(path)))  # noqa: S301  # what this process has pickled
+        return _unpickled(parsed(text, str(path)))
 
     return remembering
+
+
+def _pickled(value: Any) -> bytes:
+    return pickle.dumps(value, pickle.HIGHEST_PROTOCOL)
+
+
+def _unpickled(value: bytes) -> Any:
+    return pickle.loads(value)  # noqa: S301  # what this process has pickled
+
+
+def _by_entries(text: str, stage: Callable[[str], bytes]) -> dict[str, Any] | None:
+    """Return what the lock ``text`` says, put together from its entries, or ``None`` where it must be read as a whole.
+
+    Args:
+        text: any YAML.
+        stage: entry → what ``stages`` with that entry alone says.
+    """
+    from dvc.utils.serialize import YAMLFileCorruptedError
+
+    first, *entries = _ENTRY.split(text.removeprefix(_HEAD))
+    if not text.startswith(_HEAD) or first or not entries or _OUTSIDE.search(text, len(_HEAD)):
+        return None
+    found: dict[str, Any] = {}
+    for entry in entries:
+        try:
+            told = _unpickled(stage(entry))["stages"]
+        except YAMLFileCorruptedError:  # such as one that refers to another: DVC says what is wrong, if anything is
+            return None
+        if not isinstance(told, dict) or not found.keys().isdisjoint(told):
+            return None
+        found |= told
+    return {"schema": "2.0", "stages": found}
 
 
 def _by_stages(modify: Modify) -> Modify:

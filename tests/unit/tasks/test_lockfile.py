@@ -1,6 +1,7 @@
 """The lock is read and written as DVC does it: the same objects, the same bytes."""
 
 import copy
+import inspect
 import itertools
 import pickle
 from collections import OrderedDict
@@ -13,7 +14,7 @@ from dvc.utils.serialize import EncodingError, YAMLFileCorruptedError, dumps_yam
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tasks.lockfile import quicken
+from tasks.lockfile import _remembering, quicken
 
 quicken()
 DVCS = dvcfile.modify_yaml.replaces
@@ -70,6 +71,62 @@ def test_the_bytes_are_dvcs_whatever_changes(tmp_path_factory, before, after):
     folder = tmp_path_factory.getbasetemp() / f"lock-{next(NUMBER)}"
     folder.mkdir()
     same_as_dvc(folder, lock(before), change)
+
+
+PARSE = inspect.getclosurevars(strictyaml.parse_yaml).nonlocals["parse"]  # DVC's own
+
+
+def told(parse, text):
+    """What ``parse`` says of a lock, types and order included, or of which class its refusal is."""
+    try:
+        return pickle.dumps(parse(text, "dvc.lock"))
+    except YAMLFileCorruptedError as error:
+        return str(error.__cause__)
+
+
+@settings(deadline=None, max_examples=60)
+@given(stages=STAGES)
+def test_a_lock_says_what_dvc_reads_in_it(stages):
+    text = lock(stages)
+    assert repr(strictyaml.parse_yaml(text, "dvc.lock")) == repr(PARSE(text, "dvc.lock"))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param("schema: '2.0'\nstages:\n  one:\n    cmd: a\n  one:\n    cmd: b\n", id="one name twice"),
+        pytest.param("schema: '2.0'\nstages:\n  one: &a\n    cmd: a\n  two: *a\n", id="one that is another"),
+        pytest.param("schema: '2.0'\nstages:\n  one:\n    cmd: a\nstages: 3\n", id="stages twice"),
+        pytest.param("schema: '2.0'\nstages:\n  one:\n    cmd: a\nmore: 3\n", id="something beside stages"),
+        pytest.param("schema: '2.0'\nstages:\n  one:\n    cmd: a\n...\n  two:\n    cmd: b\n", id="an end"),
+        pytest.param("schema: '2.0'\nstages:\n  one:\n    cmd: a\n---\n  two:\n    cmd: b\n", id="two documents"),
+        pytest.param("schema: '2.0'\nstages:\n  # mine\n  one:\n    cmd: a\n", id="a comment"),
+        pytest.param("schema: '2.0'\nstages:\n    # mine\n  one:\n    cmd: a\n", id="a comment further in"),
+        pytest.param("schema: '2.0'\nstages:\n  one:\n    cmd: [a\n  two:\n    cmd: b\n", id="no end of a list"),
+        pytest.param("schema: '2.0'\nstages:\n  one:\n    cmd: 'a\n\n\n      b'\n  two: 3\n", id="a long text"),
+        pytest.param("schema: '2.0'\nstages:\n    zero: 1\n  one:\n    cmd: a\n", id="two indents"),
+        pytest.param("  one:\n    cmd: a\n", id="no head"),
+        pytest.param("schema: '2.0'\nstages:\n  {a: 1, b: 2}\n  \n", id="two in one"),
+        pytest.param("schema: '2.0'\nstages:\n  - one\n  - two\n", id="a list"),
+        pytest.param("schema: '2.0'\nstages:\n  one: {a: [1,\n    2]}\n\n  two:\n", id="another style"),
+    ],
+)
+def test_a_lock_that_somebody_else_wrote_is_read_as_dvc_reads_it(text):
+    assert told(strictyaml.parse_yaml, text) == told(PARSE, text)
+
+
+def test_of_a_lock_that_was_read_only_the_stages_that_changed_are_parsed():
+    read = []
+
+    def parse(text, path, typ="safe"):
+        read.append(text)
+        return PARSE(text, path, typ=typ)
+
+    quick = _remembering(parse)
+    quick(lock({"one": ONE, "two": {"cmd": "a"}}), "dvc.lock")
+    read.clear()
+    assert quick(lock({"one": ONE, "two": {"cmd": "b"}}), "dvc.lock")["stages"]["two"] == {"cmd": "b"}
+    assert read == ["stages:\n  two:\n    cmd: b\n"]
 
 
 ONE = {"cmd": "a", "outs": [{"path": "o", "size": 1}]}
