@@ -23,3 +23,16 @@ def test_importing_what_serves_loads_no_torch():
 @pytest.mark.parametrize("heavy", ["torch", "mlflow", "prefect", "great_expectations", "pandas", "dvc", "optuna"])
 def test_the_command_line_starts_without(heavy):
     assert heavy not in modules_after("import stillhouse.cli.main")
+
+
+def test_a_stage_that_reads_what_a_night_has_prepared_loads_no_pandas(make_sequences):
+    vocabulary, sequences = make_sequences([[1, 2, 3], [2, 1]])
+    read = f"read_night(Path({str(vocabulary)!r}), Path({str(sequences)!r}), False)"
+    loaded = modules_after(f"from pathlib import Path\nfrom stillhouse.train.night import read_night\n{read}")
+    assert loaded.isdisjoint({"pandas", "pyarrow.dataset"})
+
+
+def test_what_holds_algorithms_fixed_does_not_load_torchs_compiler():
+    held = "with repeatable(ComputeSpec(device='cpu')):\n    assert torch.are_deterministic_algorithms_enabled()"
+    names = "from stillhouse.params.model import ComputeSpec\nfrom stillhouse.train.compute import repeatable"
+    assert modules_after(f"import torch\n{names}\n{held}").isdisjoint({"torch._dynamo", "torch._inductor.config"})

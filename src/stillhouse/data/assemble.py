@@ -7,9 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow.parquet as pq
+import pyarrow as pa
 
 from stillhouse.data.events import Events
+from stillhouse.data.files import read_parquet
 from stillhouse.data.order import stable_order
 from stillhouse.data.sequences import SPLITS, Sequences, Split
 from stillhouse.data.split import Cut, Window
@@ -20,6 +21,8 @@ __all__ = ["Details", "assemble_sequences", "assemble_vocabulary", "read_details
 #: Item id → title, text, categories.
 Details = Mapping[str, tuple[str | None, str | None, str | None]]
 
+_DETAILS = pa.schema([(name, pa.string()) for name in ("item_id", "title", "text", "category")])
+
 _LAST = np.iinfo(np.int64).max
 
 
@@ -28,7 +31,7 @@ def read_details(accepted: Path) -> Details | None:
     path = accepted / "items.parquet"
     if not path.is_file():
         return None
-    columns = pq.read_table(path, columns=["item_id", "title", "text", "category"]).to_pydict()
+    columns = read_parquet(path, _DETAILS).to_pydict()
     rows = list(zip(columns["title"], columns["text"], columns["category"], strict=True))
     return dict(zip(reversed(columns["item_id"]), reversed(rows), strict=True))
 

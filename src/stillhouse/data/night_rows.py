@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from stillhouse.data.columns import CODED_TEXT, Coded, join
-from stillhouse.data.files import read_json
+from stillhouse.data.files import read_json, read_parquet
 from stillhouse.data.rows import ITEM_SCHEMA, SNAPSHOT_SCHEMA
 from stillhouse.data.threads import each
 
@@ -138,4 +138,4 @@ _CODED_SCHEMA = pa.schema(
 def _read_items(path: Path) -> pa.Table:
     if not path.is_file():
         return ITEM_SCHEMA.empty_table()
-    return pq.read_table(path).select(ITEM_SCHEMA.names).cast(ITEM_SCHEMA)
+    return read_parquet(path, ITEM_SCHEMA)

@@ -18,9 +18,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from stillhouse.data.files import read_json, write_json, write_parquet
+from stillhouse.data.files import plain, read_json, read_parquet, write_json, write_parquet
 from stillhouse.errors import DataError
 
 __all__ = ["UNKNOWN_ITEM", "UNKNOWN_USER", "Vocabulary", "extended", "item_digest"]
@@ -112,8 +111,8 @@ class Vocabulary:
         """
         try:
             header: dict[str, Any] = read_json(directory / "vocabulary.json")
-            items = pq.read_table(directory / "items.parquet", schema=_ITEMS)
-            users = pq.read_table(directory / "users.parquet", schema=_USERS)
+            items = read_parquet(directory / "items.parquet", _ITEMS)
+            users = read_parquet(directory / "users.parquet", _USERS)
         except FileNotFoundError as error:
             name = Path(str(error.filename)).name if error.filename else str(error)
             raise DataError(
@@ -122,7 +121,7 @@ class Vocabulary:
         vocabulary = cls(
             item_ids=["", *items["item_id"].to_pylist()],
             user_ids=users["user_id"].to_pylist(),
-            popularity=np.concatenate([np.zeros(1, np.int64), items["popularity"].to_numpy()]),
+            popularity=np.append(np.zeros(1, np.int64), plain(items["popularity"])),
             titles=[None, *items["title"].to_pylist()],
             texts=[None, *items["text"].to_pylist()],
             categories=[None, *items["category"].to_pylist()],

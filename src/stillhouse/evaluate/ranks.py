@@ -9,10 +9,10 @@ from typing import Literal
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from stillhouse.data.files import read_json, write_json, write_parquet
+from stillhouse.data.files import plain, read_json, read_parquet, write_json, write_parquet
 from stillhouse.errors import PackageError
 from stillhouse.evaluate.scoring import Scored
 
@@ -80,14 +80,14 @@ def read_ranks(directory: Path) -> Ranks | None:
     """
     try:
         slices = read_json(directory / "slices.json")
-        table = pq.read_table(directory / "ranks.parquet", schema=_SCHEMA)
+        table = read_parquet(directory / "ranks.parquet", _SCHEMA)
     except FileNotFoundError as error:
         raise PackageError(f"an evaluation must hold ranks.parquet and slices.json, got {error}") from None
     if slices.get("none"):
         return None
-    protocol = table["protocol"].to_numpy()
-    columns = [table[name].to_numpy().astype(np.int64) for name in ("user_index", "item_index", "rank")]
-    rows = {name: RankRows(*(column[protocol == name] for column in columns)) for name in PROTOCOLS}
+    parts = {name: table.filter(pc.equal(table["protocol"], name)) for name in PROTOCOLS}
+    columns = ("user_index", "item_index", "rank")
+    rows = {name: RankRows(*(plain(part[each]).astype(np.int64) for each in columns)) for name, part in parts.items()}
     return Ranks(rows, int(slices["n_items"]))
 
 

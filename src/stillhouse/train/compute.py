@@ -79,11 +79,12 @@ def repeatable(compute: ComputeSpec) -> Iterator[None]:
     getting each from the kernel afresh costs a quarter of a small model's step.
     """
     threads = torch.get_num_threads()
-    deterministic = torch.are_deterministic_algorithms_enabled()
+    deterministic = torch.get_deterministic_debug_mode()
     filled = torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.set_num_threads(compute.threads)
-    torch.use_deterministic_algorithms(True)
+    # As `use_deterministic_algorithms`, which loads torch's compiler to tell it too: a second of processor time.
+    torch.set_deterministic_debug_mode("error")
     # Filling every fresh tensor guards against reading it unwritten; nothing here does, and it costs a tenth.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     _mallopt(_MMAP_MAX, 0)
@@ -94,7 +95,7 @@ def repeatable(compute: ComputeSpec) -> Iterator[None]:
         _mallopt(_MMAP_MAX, _MMAP_DEFAULT)
         _mallopt(_TRIM_THRESHOLD, _TRIM_DEFAULT)
         torch.set_num_threads(threads)
-        torch.use_deterministic_algorithms(deterministic)
+        torch.set_deterministic_debug_mode(deterministic)
         torch.utils.deterministic.fill_uninitialized_memory = filled  # type: ignore[attr-defined]
 
 
