@@ -28,7 +28,7 @@ __all__ = [
     "is_none",
     "md5_file",
     "md5_of_files",
-    "plain",
+    "numbers_of",
     "read_json",
     "read_parquet",
     "replacing",
@@ -156,13 +156,13 @@ def read_parquet(path: Path, schema: pa.Schema) -> pa.Table:
     Raises:
         FileNotFoundError: there is no such file.
         KeyError: it lacks a column.
-        pyarrow.ArrowInvalid: it is no Parquet, or a column cannot be what ``schema`` says.
+        pyarrow.ArrowInvalid, OSError: it is no Parquet, is damaged, or a column cannot be what ``schema`` says.
     """
     with pq.ParquetFile(path) as file:
         return file.read(columns=schema.names).select(schema.names).cast(schema)
 
 
-def plain(column: pa.ChunkedArray) -> npt.NDArray[Any]:
+def numbers_of(column: pa.ChunkedArray) -> npt.NDArray[Any]:
     """Return a column of numbers, none of them null, as an array; Arrow's own way there loads pandas as well."""
     numbers: npt.NDArray[Any] = np.from_dlpack(column.combine_chunks())
     return numbers

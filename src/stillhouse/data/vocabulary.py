@@ -19,8 +19,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from stillhouse.data.files import plain, read_json, read_parquet, write_json, write_parquet
-from stillhouse.errors import DataError
+from stillhouse.data.files import numbers_of, read_json, read_parquet, write_json, write_parquet
+from stillhouse.errors import DataError, one_line
 
 __all__ = ["UNKNOWN_ITEM", "UNKNOWN_USER", "Vocabulary", "extended", "item_digest"]
 
@@ -107,7 +107,7 @@ class Vocabulary:
         """Read the vocabulary in ``directory``.
 
         Raises:
-            DataError: its files are missing or do not belong together.
+            DataError: its files are missing, damaged or do not belong together.
         """
         try:
             header: dict[str, Any] = read_json(directory / "vocabulary.json")
@@ -118,10 +118,15 @@ class Vocabulary:
             raise DataError(
                 f"a vocabulary must hold {name}, found none in {directory}: run the stage prepare again"
             ) from None
+        except (KeyError, OSError, pa.ArrowInvalid) as error:
+            raise DataError(
+                f"a vocabulary's tables must be whole, found {one_line(str(error))} in {directory}: "
+                "run the stage prepare again"
+            ) from None
         vocabulary = cls(
             item_ids=["", *items["item_id"].to_pylist()],
             user_ids=users["user_id"].to_pylist(),
-            popularity=np.append(np.zeros(1, np.int64), plain(items["popularity"])),
+            popularity=np.append(np.zeros(1, np.int64), numbers_of(items["popularity"])),
             titles=[None, *items["title"].to_pylist()],
             texts=[None, *items["text"].to_pylist()],
             categories=[None, *items["category"].to_pylist()],

@@ -12,8 +12,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from stillhouse.data.files import plain, read_json, read_parquet, write_json, write_parquet
-from stillhouse.errors import PackageError
+from stillhouse.data.files import numbers_of, read_json, read_parquet, write_json, write_parquet
+from stillhouse.errors import PackageError, one_line
 from stillhouse.evaluate.scoring import Scored
 
 __all__ = ["PROTOCOLS", "Protocol", "RankRows", "Ranks", "read_ranks", "write_evaluation"]
@@ -76,19 +76,25 @@ def read_ranks(directory: Path) -> Ranks | None:
     """Return the ranks in the evaluation ``directory``, or None where there was no model to evaluate.
 
     Raises:
-        PackageError: a file of the evaluation is missing.
+        PackageError: a file of the evaluation is missing or damaged.
     """
     try:
         slices = read_json(directory / "slices.json")
         table = read_parquet(directory / "ranks.parquet", _SCHEMA)
     except FileNotFoundError as error:
         raise PackageError(f"an evaluation must hold ranks.parquet and slices.json, got {error}") from None
+    except (KeyError, OSError, pa.ArrowInvalid) as error:
+        raise PackageError(
+            f"ranks.parquet must be whole, found {one_line(str(error))} in {directory}: run the stage evaluate again"
+        ) from None
     if slices.get("none"):
         return None
     parts = {name: table.filter(pc.equal(table["protocol"], name)) for name in PROTOCOLS}
-    columns = ("user_index", "item_index", "rank")
-    rows = {name: RankRows(*(plain(part[each]).astype(np.int64) for each in columns)) for name, part in parts.items()}
-    return Ranks(rows, int(slices["n_items"]))
+    return Ranks({name: _rows(part) for name, part in parts.items()}, int(slices["n_items"]))
+
+
+def _rows(table: pa.Table) -> RankRows:
+    return RankRows(*(numbers_of(table[name]).astype(np.int64) for name in ("user_index", "item_index", "rank")))
 
 
 def _table(protocol: Protocol, scored: Scored) -> pa.Table:

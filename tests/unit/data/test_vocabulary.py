@@ -80,3 +80,20 @@ def test_a_vocabulary_with_another_digest_is_refused(three: Vocabulary, tmp_path
     write_json(tmp_path / "vocabulary.json", {**read_json(tmp_path / "vocabulary.json"), "digest": "0" * 64})
     with pytest.raises(DataError, match=r"vocabulary\.json"):
         Vocabulary.load(tmp_path)
+
+
+@pytest.mark.parametrize("damage", ["rubbish", "cut off", "bytes altered", "a column gone"])
+def test_a_damaged_table_is_refused_in_one_line(three: Vocabulary, tmp_path: Path, damage: str) -> None:
+    three.save(tmp_path)
+    file = tmp_path / "items.parquet"
+    whole = file.read_bytes()
+    if damage == "a column gone":
+        pq.write_table(pq.read_table(file).drop_columns(["popularity"]), file)
+    else:
+        altered = whole[:4] + bytes(byte ^ 255 for byte in whole[4:60]) + whole[60:]
+        file.write_bytes(
+            {"rubbish": b"no table", "cut off": whole[: len(whole) // 2], "bytes altered": altered}[damage]
+        )
+    with pytest.raises(DataError, match="run the stage prepare again") as error:
+        Vocabulary.load(tmp_path)
+    assert "\n" not in str(error.value)

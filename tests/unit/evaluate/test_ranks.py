@@ -43,3 +43,11 @@ def test_without_a_model_there_are_no_ranks(tmp_path: Path) -> None:
 def test_a_missing_file_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(PackageError, match="an evaluation must hold"):
         read_ranks(tmp_path)
+
+
+def test_a_damaged_table_is_one_line(tmp_path: Path) -> None:
+    write_evaluation(tmp_path / "e", {"time_window": scored(50)}, 9, {"time_window": {"head": 0.5}})
+    (tmp_path / "e" / "ranks.parquet").write_bytes(b"no table")
+    with pytest.raises(PackageError, match=r"ranks\.parquet must be whole") as error:
+        read_ranks(tmp_path / "e")
+    assert "\n" not in str(error.value)
