@@ -207,36 +207,30 @@ def test_what_the_store_does_not_hold_is_refused_before_training(
     assert not (tmp_path / "student").exists()
 
 
-@pytest.fixture(name="night_with_states")
-def _night_with_states(night: dict[str, Path], tmp_path: Path) -> dict[str, Path]:
-    (resume := tmp_path / "resume_states").mkdir()
+def exported(night: dict[str, Path], tmp_path: Path, name: str, **changes: Any) -> dict[str, Path]:
+    """``night`` with a store called ``name``, which ``changes`` of the settings make another one."""
+    (resume := tmp_path / f"resume_{name}").mkdir()
     export_soft_targets(
         vocabulary=night["vocabulary"],
         sequences=night["sequences"],
         teacher=tmp_path / "teacher",
         checked=tmp_path / "checked.json",
-        soft_targets=tmp_path / "states",
+        soft_targets=tmp_path / name,
         resume=resume,
-        params=EXPORT.model_copy(update={"hidden": True}),
+        params=EXPORT.model_copy(update=changes),
         reporter=SilentReporter(),
     )
-    return night | {"soft_targets": tmp_path / "states"}
+    return night | {"soft_targets": tmp_path / name}
+
+
+@pytest.fixture(name="night_with_states")
+def _night_with_states(night: dict[str, Path], tmp_path: Path) -> dict[str, Path]:
+    return exported(night, tmp_path, "states", hidden=True)
 
 
 @pytest.fixture(name="night_with_copies")
 def _night_with_copies(night: dict[str, Path], tmp_path: Path) -> dict[str, Path]:
-    (resume := tmp_path / "resume_copies").mkdir()
-    export_soft_targets(
-        vocabulary=night["vocabulary"],
-        sequences=night["sequences"],
-        teacher=tmp_path / "teacher",
-        checked=tmp_path / "checked.json",
-        soft_targets=tmp_path / "copies",
-        resume=resume,
-        params=EXPORT.model_copy(update={"copies": 2, "substituted": 0.5}),
-        reporter=SilentReporter(),
-    )
-    return night | {"soft_targets": tmp_path / "copies"}
+    return exported(night, tmp_path, "copies", copies=2, substituted=0.5)
 
 
 def test_a_student_hears_the_teacher_on_copies_of_histories_and_learns_no_label_from_them(
