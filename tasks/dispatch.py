@@ -41,10 +41,6 @@ __all__ = ["STAGE_FLOW", "Desk", "publish", "runs_above"]
 #: The flow that a worker runs; each pool has a deployment of it that bears the pool's name.
 STAGE_FLOW = "stage"
 
-#: Seconds between two looks at a run: at first, at most, and as a share of how long it was waited for. A look is two
-#: questions, and a server that is asked four times a second spends a twelfth of a core on the answers.
-_LOOK = (0.5, 2.0, 0.05)
-
 
 def publish(root: Path, night: Night) -> str:
     """Put what a night starts from into DVC's remote, where workers find it, and return its open tag's commit.
@@ -217,7 +213,6 @@ def _unanswered(stage: Stage, found: str) -> str:
 
 def _looks(client: SyncPrefectClient, run_id: UUID, stage: Stage, policy: Policy) -> Iterator[FlowRun]:
     """Give the run as it is, every so often, once it has begun; a server that is away for a while is waited for too."""
-    first, most, share = _LOOK
     began = waiting_since = taken_since = time.monotonic()
     while True:
         run = patiently(lambda: client.read_flow_run(run_id))
@@ -237,7 +232,16 @@ def _looks(client: SyncPrefectClient, run_id: UUID, stage: Stage, policy: Policy
                 f"pool {stage.resource} must have a worker, found none at work for {policy.pickup_seconds:.0f} s: "
                 f"prefect worker start --pool {stage.resource} (stillhouse stack status)"
             )
-        time.sleep(min(max(first, share * (time.monotonic() - began)), most))
+        time.sleep(_pause(time.monotonic() - began))
+
+
+def _pause(waited: float) -> float:
+    """Return the seconds until the next look at a run that was looked at for ``waited`` seconds: each asks the server.
+
+    >>> [_pause(waited) for waited in (0.0, 20.0, 3600.0)]
+    [0.5, 1.0, 2.0]
+    """
+    return min(max(0.5, waited / 20), 2.0)
 
 
 def _staffed(client: SyncPrefectClient, pool: str) -> bool:

@@ -30,8 +30,8 @@ POOLS = ("night", "cpu", "gpu")
 _GROUPS = {"database": 1, "servers": 2, "workers": 3}
 
 #: How often a worker asks for work, in seconds. Asked by three workers every second, a server with nothing else to do
-#: took .135 of a core; every three, .066, and with nobody asking .03 (2 cores AMD EPYC, SQLite). A night of one student
-#: waits for it four times.
+#: took .135 of a core; every three, .066, and with nobody asking .03 (its processor time over a minute, on SQLite, 2
+#: cores of an AMD EPYC). A night of one student waits for it four times.
 POLLING = {"PREFECT_WORKER_QUERY_SECONDS": "3"}
 
 #: What a server inherits; workers inherit everything, for a night may need a source's or a remote's credentials.

@@ -1,7 +1,7 @@
 """How often a process looks for garbage, which by default is a third of the time of a short command.
 
-What the libraries load is a million objects that stay. Python walks over them again and again while they are loaded,
-and once more as the process ends.
+What the libraries load stays. Python walks over all of it again and again while it is loaded, and once more as the
+process ends.
 """
 
 from __future__ import annotations

@@ -242,7 +242,7 @@ def test_an_answer_is_taken_as_soon_as_it_is_there_and_a_run_that_ended_badly_wi
     server = Server(*((State(type=StateType[name.upper()], name=name), answer) for name, answer in looks))
     monkeypatch.setattr(dispatch, "get_client", lambda **_: server)
     monkeypatch.setattr(dispatch, "answer_of", lambda client, _run, _stage: client.answer)
-    monkeypatch.setattr(dispatch, "_LOOK", (0.0, 0.0, 0.0))
+    monkeypatch.setattr(dispatch, "_pause", lambda _waited: 0.0)
     if expected == "RuntimeError":
         with pytest.raises(RuntimeError, match="stage a on pool cpu must end with an answer"):
             dispatch._answer_on(A, uuid.uuid4(), policy_of("cpu"))

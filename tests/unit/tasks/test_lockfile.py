@@ -77,7 +77,7 @@ PARSE = inspect.getclosurevars(strictyaml.parse_yaml).nonlocals["parse"]  # DVC'
 
 
 def told(parse, text):
-    """What ``parse`` says of a lock, types and order included, or of which class its refusal is."""
+    """What ``parse`` says of a lock, types and order included, or why it is refused."""
     try:
         return pickle.dumps(parse(text, "dvc.lock"))
     except YAMLFileCorruptedError as error:
