@@ -39,17 +39,19 @@ def quicken() -> None:
     """Let DVC, within this process, read and write its lock so; a second call changes nothing."""
     from dvc import dvcfile
     from dvc.utils import strictyaml
+    from dvc.utils.serialize import _yaml
 
     with _ONCE:
         if not hasattr(dvcfile.modify_yaml, "replaces"):
-            strictyaml.parse_yaml = _remembering(strictyaml.parse_yaml)
+            # Of the graph, its lock and pointers; and of params.yaml, which each stage's resolver reads anew.
+            strictyaml.parse_yaml = _yaml.parse_yaml = _remembering(strictyaml.parse_yaml)
             dvcfile.modify_yaml = _by_stages(dvcfile.modify_yaml)
 
 
 def _remembering(parse: Parse) -> Parse:
     """Return DVC's ``parse``, which keeps what it has read, of a lock each stage; callers get objects of their own."""
 
-    @lru_cache(maxsize=8)  # the graph, its lock before and after a change, pointers of tracked folders
+    @lru_cache(maxsize=8)  # the graph, params.yaml, the lock before and after a change, pointers of tracked folders
     def parsed(text: str, path: str) -> bytes:
         found = _by_entries(text, stage)
         return _pickled(parse(text, path, typ="safe") if found is None else found)

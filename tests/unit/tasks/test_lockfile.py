@@ -10,9 +10,10 @@ from datetime import date
 import pytest
 from dvc import dvcfile
 from dvc.utils import strictyaml
-from dvc.utils.serialize import EncodingError, YAMLFileCorruptedError, dumps_yaml
+from dvc.utils.serialize import LOADERS, EncodingError, YAMLFileCorruptedError, dumps_yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from ruamel.yaml import YAML
 
 from tasks.lockfile import _remembering, quicken
 
@@ -127,6 +128,19 @@ def test_of_a_lock_that_was_read_only_the_stages_that_changed_are_parsed():
     read.clear()
     assert quick(lock({"one": ONE, "two": {"cmd": "b"}}), "dvc.lock")["stages"]["two"] == {"cmd": "b"}
     assert read == ["stages:\n  two:\n    cmd: b\n"]
+
+
+def test_params_that_did_not_change_are_read_once_and_each_caller_has_its_own(tmp_path, monkeypatch):
+    loads = []
+    load = YAML.load
+    monkeypatch.setattr(YAML, "load", lambda self, text: loads.append(text) or load(self, text))
+    file = tmp_path / "params.yaml"
+    file.write_text("model: {width: 16}\nepochs: 3  # few\n")
+    LOADERS[".yaml"](str(file))["model"]["width"] = 32
+    assert LOADERS[".yaml"](str(file)) == {"model": {"width": 16}, "epochs": 3}
+    assert len(loads) == 1
+    file.write_text("model: {width: 8}\nepochs: 3  # few\n")
+    assert LOADERS[".yaml"](str(file)) == {"model": {"width": 8}, "epochs": 3}
 
 
 ONE = {"cmd": "a", "outs": [{"path": "o", "size": 1}]}
