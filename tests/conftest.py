@@ -145,11 +145,13 @@ def _targets(rows: Iterable[tuple[int, int, int]]) -> np.ndarray:
 
 
 class _Together(LoadScopeScheduling):
-    """Keeps the tests of a file on one process where they share what is dear to make; others go where there is room."""
+    """Keeps tests on one process where they share what is dear to make; others go where there is room."""
 
     def _split_scope(self, nodeid: str) -> str:
         file = nodeid.partition("::")[0]
-        return file if file in _SHARING else nodeid
+        if file in _SHARING:
+            return file
+        return _GRAPHS if file.startswith(_GRAPHS) else nodeid
 
 
 #: Files whose fixtures are made once a module: servers, workspaces, exported graphs.
@@ -158,6 +160,9 @@ _SHARING = frozenset(
     for path in Path(__file__).parent.rglob("test_*.py")
     if 'scope="module"' in path.read_text(encoding="utf-8")
 )
+
+#: The folder whose tests share graphs that are exported once a process.
+_GRAPHS = "tests/unit/package/"
 
 
 @pytest.hookimpl(optionalhook=True)
