@@ -338,9 +338,6 @@ def awaiting(drill: Drill, day: str) -> None:
 
 def tampered(drill: Drill, day: str) -> None:
     """An entry of the ledger edited by somebody with access to the registry, found, and put back."""
-    with drill.step(day, "audit of the champion", "every link verified") as step:
-        done = drill.command("audit", "student@champion", code=None)
-        step.happened = "every link verified" if done.returncode == 0 else done.stdout[-300:]
     number = drill.history()["entries"][0]["number"]
     with drill.step(day, "a ledger entry edited", "audit, run and promote refuse and name it") as step:
         before = _edit_entry(drill, number, None)
@@ -557,7 +554,8 @@ def main() -> int:
                 happens(drill, day)
             if plan is SHORT:
                 tampered(drill, str(START + timedelta(days=1)))
-            nothing_new(drill, str(START + timedelta(days=given.nights - (2 if plan is SHORT else 1))))
+            else:
+                nothing_new(drill, str(START + timedelta(days=given.nights - 1)))
     finally:
         if given.keep is None:
             shutil.rmtree(place.parent, ignore_errors=True)

@@ -36,3 +36,10 @@ def test_what_holds_algorithms_fixed_does_not_load_torchs_compiler():
     held = "with repeatable(ComputeSpec(device='cpu')):\n    assert torch.are_deterministic_algorithms_enabled()"
     names = "from stillhouse.params.model import ComputeSpec\nfrom stillhouse.train.compute import repeatable"
     assert modules_after(f"import torch\n{names}\n{held}").isdisjoint({"torch._dynamo", "torch._inductor.config"})
+
+
+def test_to_count_arithmetic_does_not_load_torchs_compiler():
+    model = "build(GruSpec(kind='gru', width=4, blocks=1, length=3, dropout=0.0), 5, seed=1).eval()"
+    names = "from stillhouse.models.build import build\nfrom stillhouse.models.cost import cost"
+    counted = f"{names}\nfrom stillhouse.params.model import GruSpec\nassert cost({model})['flops'] > 0"
+    assert "torch._dynamo" not in modules_after(counted)

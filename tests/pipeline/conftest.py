@@ -36,9 +36,11 @@ def once(tmp_path_factory, worker_id):
 
 
 @pytest.fixture(scope="session")
-def first_night(once):
+def first_night(once, prefect_server):
     def make(root):
-        return make_workspace(root, TINY).run("run").out
+        workspace = make_workspace(root, TINY)
+        workspace.server = prefect_server
+        return workspace.run("run").out
 
     return once("template", make)
 
@@ -56,7 +58,7 @@ def first_table(first_night):
 
 
 @pytest.fixture(scope="session")
-def second(once, template):
+def second(once, template, prefect_server):
     """A workspace whose second night has closed, signed, with dirty code and a stray file in it.
 
     ``key``: file of the public key. ``before`` and ``after`` the run: git's status and params.yaml.
@@ -64,7 +66,7 @@ def second(once, template):
     """
 
     def make(root):
-        workspace = clone(template, root)
+        workspace = clone(template, root, prefect_server)
         (workspace.root / "src/stillhouse/extra.py").write_text('"""New."""\n')
         (workspace.root / "stray.csv").write_text("data that is nobody's business\n")
         workspace.set({"gate.seed": 18})
@@ -87,10 +89,7 @@ def second(once, template):
 
 @pytest.fixture
 def closed(template, tmp_path, prefect_server):
-    """A copy of the workspace in which one tiny night has closed, with a Prefect server that runs already.
-
-    It saves each run the start of a server of its own, which is what `template`, `second` and `fresh` have.
-    """
+    """A copy of the workspace in which one tiny night has closed, with a Prefect server that runs already."""
     return clone(template, tmp_path / "workspace", prefect_server)
 
 
@@ -102,7 +101,7 @@ def fresh(tmp_path):
 
 @pytest.fixture(scope="session")
 def prefect_server(once, tmp_path_factory):
-    """A Prefect server of this test process, which saves each run the start of its own.
+    """A Prefect server of this test process, which saves each run the start of its own; `make run` has that.
 
     Its tables, which take a server most of its first start, are made once for all test processes.
     """

@@ -174,6 +174,7 @@ def refused(workspace, *arguments, words, **settings):
 
 #: What unit tests of sources and contract refuse as well: a whole night of each is left to `make drill`.
 LONG = {
+    "text where numbers belong",
     *("one item", "NaN ratings", "every row a duplicate", "future timestamps", "ids of 10,000 characters"),
     *("an item table that lacks items", "null ids", "millisecond timestamps", "one user"),
     *("a header alone", "bytes that are not UTF-8", "an empty file", "half the volume of last night"),

@@ -8,6 +8,10 @@ import time
 import psutil
 import pytest
 
+from stillhouse.lineage.ledger import verify_chain
+from stillhouse.tracking import ledger_store
+from stillhouse.tracking.store import connect
+
 pytestmark = pytest.mark.slow
 
 #: The stages of a night in an order in which each can be the one at work, and seconds of its work before the kill.
@@ -43,23 +47,11 @@ def summary_of(workspace):
 
 
 def registry_of(workspace):
-    code = """
-import json
-import signal
-from pathlib import Path
-from stillhouse.tracking.store import connect
-from stillhouse.tracking.ledger_store import read
-from stillhouse.lineage.ledger import verify_chain
-root = Path('.').resolve()
-client = connect(root).client
-versions = [v for name in ('student', 'teacher') for v in client.search_model_versions(f"name = '{name}'")]
-entries = verify_chain(read(root))
-names = sorted((v.tags['night'], v.tags[v.name]) for v in versions)
-print(json.dumps([names, sorted(e.entry.key for e in entries)]))
-"""
-    done = workspace.python(code)
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout.strip().splitlines()[-1])
+    """Every registered version by night and content, and the keys of the ledger, whose chain holds."""
+    client = connect(workspace.root).client
+    versions = [one for name in ("student", "teacher") for one in client.search_model_versions(f"name = '{name}'")]
+    entries = verify_chain(ledger_store.read(workspace.root))
+    return [sorted((one.tags["night"], one.tags[one.name]) for one in versions), sorted(e.entry.key for e in entries)]
 
 
 def no_process_of(workspace):

@@ -5,13 +5,19 @@ from __future__ import annotations
 import torch
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import FlopCounterMode, _FlopCounterMode
 
 from stillhouse.models.fitted import Fitted
 from stillhouse.models.product_items import ProductItems
 from stillhouse.models.protocol import Recommender
 
 __all__ = ["cost"]
+
+# Torch keeps the counter from its compiler, and loads that to tell it so, which takes longer than all that is counted
+# here. Where it has been told, it asks nobody.
+_counts = getattr(_FlopCounterMode.__torch_dispatch__, "__wrapped__", None)
+if _counts is not None:
+    _counts.__dynamo_disable = _counts
 
 
 def cost(model: Recommender) -> dict[str, int]:

@@ -126,6 +126,7 @@ def test_the_same_decision_taken_twice_is_one_entry(root: Path, judged: Any) -> 
 
 
 KILLED = """
+import gc; gc.disable()  # as it loads much and ends soon
 import os, signal, sys
 from pathlib import Path
 from stillhouse.tracking import aliases, ledger_store
