@@ -170,6 +170,7 @@ def _beside(one, other):
     return one[1] < other[2] and other[1] < one[2]
 
 
+@pytest.mark.drill  # CI lets the worker's side refuse it, tests/unit/tasks/test_worksite.py
 def test_a_worker_of_other_code_is_refused_in_one_line(pools, first):
     changed = pools.folder / "cpu" / "tasks" / "order.py"
     before = changed.read_text()

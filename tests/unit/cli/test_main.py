@@ -46,3 +46,9 @@ def test_a_path_without_its_argument_is_refused(tmp_path):
     done = stillhouse("stage", "admit", "verdict", cwd=tmp_path)
     assert done.returncode == 2
     assert "argument=path" in done.stderr
+
+
+def test_whoever_promotes_says_why(tmp_path):
+    done = stillhouse("promote", "2", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "--reason" in done.stderr
