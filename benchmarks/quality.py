@@ -140,7 +140,8 @@ def train_one(plan: Plan, name: str, seed: int, work: Path) -> None:
             shutil.copytree(work / "runs" / f"{run['student_of']}.{seed}" / "student", made(folder / "student"))
         else:
             store = _store(params, teacher, common)
-        figures = _student(params, folder, common, log, resume, store, run)
+        before = work / "runs" / f"{run['continues']}.{seed}" / "student" if "continues" in run else folder / "none"
+        figures = _student(params, folder, common, log, resume, store, before, run)
     epochs = [each["epoch_seconds"] for each in log.epochs if "epoch_seconds" in each]  # not those before a kill
     figures |= {
         "seconds": time.monotonic() - began,
@@ -209,12 +210,19 @@ def _teacher(params: dict[str, Any], folder: Path, common: dict[str, Any], log: 
 
 
 def _student(
-    params: dict[str, Any], folder: Path, common: dict[str, Any], log: Log, resume: Path, store: Path | None, run: Any
+    params: dict[str, Any],
+    folder: Path,
+    common: dict[str, Any],
+    log: Log,
+    resume: Path,
+    store: Path | None,
+    before: Path,
+    run: Any,
 ) -> dict[str, Any]:
     student, package, evaluation = folder / "student", folder / "package", folder / "evaluation"
     best_epoch = None
     if store is not None:
-        paths = {"soft_targets": store, "previous_student": folder / "none", "student": made(student), "resume": resume}
+        paths = {"soft_targets": store, "previous_student": before, "student": made(student), "resume": resume}
         best_epoch = stage("train_student", params, **common, **paths, reporter=log)["best_epoch"]
     packed = stage("package", params, **common, student=student, package=made(package), reporter=log)
     stage(

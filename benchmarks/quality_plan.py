@@ -81,13 +81,16 @@ def selected(plan: Plan, pattern: str, seeds: int) -> list[Run]:
 
 
 def sources(plan: Plan, one: Run) -> list[Run]:
-    """Return the runs that must be finished before ``one``: its members, its teacher, or what it packages."""
+    """Return the runs that must be finished before ``one``: its members, its teacher, what it packages or continues."""
     name, seed = one
     run = plan["runs"][name]
     if run["role"] == "teacher":
         taken = [member.rpartition(".") for member in run.get("taken", {}).values()]
         return [(member, int(number)) for member, _, number in taken]
-    return [(run["student_of"], seed)] if "student_of" in run else [(run.get("taught_by", run["teacher"]), 1)]
+    if "student_of" in run:
+        return [(run["student_of"], seed)]
+    before = [(run["continues"], seed)] if "continues" in run else []
+    return [(run.get("taught_by", run["teacher"]), 1), *before]
 
 
 def phases(plan: Plan, wanted: list[Run]) -> Iterator[list[Run]]:
@@ -137,8 +140,11 @@ def digest(plan: Plan, one: Run, work: Path) -> str | None:
     run = plan["runs"][name]
     params = merged(settings(plan, name), {"seed": seed})
     parts: dict[str, Any] = {stage: _values(stage, params) for stage in _stages(run, params)}
-    for source in sources(plan, one) if _listens(run, params) else []:
-        made = folder_of(work, source) / ("student" if "student_of" in run else "teacher")
+    for source in sources(plan, one):
+        student = source[0] in (run.get("student_of"), run.get("continues"))
+        if not student and not _listens(run, params):
+            continue
+        made = folder_of(work, source) / ("student" if student else "teacher")
         if not made.exists():
             return None
         parts[".".join(map(str, source))] = checkpoint.digest(made)
@@ -163,7 +169,7 @@ def _stages(run: Mapping[str, Any], params: Mapping[str, Any]) -> tuple[str, ...
 
 
 def _listens(run: Mapping[str, Any], params: Mapping[str, Any]) -> bool:
-    """Say whether anything of the run's sources goes into it: a student alone opens a store and reads nothing of it."""
+    """Say whether anything of a teacher goes into the run: a student alone opens a store and reads nothing of it."""
     if run["role"] == "teacher" or "student_of" in run:
         return True
     distillation = params["train_student"]["distillation"]

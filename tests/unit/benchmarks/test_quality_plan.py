@@ -135,3 +135,16 @@ def test_every_run_of_the_shipped_plan_names_runs_that_there_are_and_settings_th
             assert runs[run["teacher"]]["role"] == "teacher", name
             alone = run.get("alone")
             assert alone is None or runs[alone]["teacher"] == run["teacher"], name
+
+
+@pytest.mark.parametrize("name", ["s", "a"])
+def test_what_continues_a_student_is_made_after_it_and_again_where_it_changed(
+    quality_plan: ModuleType, work: Path, name: str
+) -> None:
+    of = plan()
+    of["runs"]["on"] = {**of["runs"][name], "continues": name}
+    assert (name, 2) in quality_plan.sources(of, ("on", 2))
+    before = quality_plan.digest(of, ("on", 2), work)
+    assert before != quality_plan.digest(of, (name, 2), work)
+    (work / "runs" / f"{name}.2" / "student" / "model.safetensors").write_bytes(b"trained anew")
+    assert quality_plan.digest(of, ("on", 2), work) != before
