@@ -182,7 +182,7 @@ _FIRST = ("drill", "audit.py::test_a_student_is_verified_back", "alerts", "stack
 #: What comes last of the nights: it reads the one that `make run` closed, in CI beside the first tests.
 _LAST = "shop_is_worth"
 
-#: What begins first of all others: alone at the end it would keep two processes waiting for a minute.
+#: What begins first of all others: alone at the end it would keep two processes waiting.
 _LONG = "tests/unit/train/test_killed"
 
 

@@ -13,6 +13,8 @@ import sys
 import time
 from pathlib import Path
 
+import lightning_fabric  # noqa: F401  (else each child loads it anew, and is killed while it does)
+
 from stillhouse.params.model import ComputeSpec, TrainingSpec, TransformerSpec
 from stillhouse.params.train_teacher import TrainTeacherParams
 from stillhouse.reporting import SilentReporter

@@ -22,7 +22,7 @@ def test_a_killed_teacher_ends_with_the_same_bytes(
     write_none(night / "nothing")
     out.mkdir()
     script = Path(__file__).with_name("killed_training.py")
-    done = subprocess.run([sys.executable, script, night, out], capture_output=True, text=True, timeout=400)
+    done = subprocess.run([sys.executable, script, night, out], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     kills, status = map(int, done.stdout.split())
     assert status == 0
