@@ -140,7 +140,7 @@ def train_one(plan: Plan, name: str, seed: int, work: Path) -> None:
             shutil.copytree(work / "runs" / f"{run['student_of']}.{seed}" / "student", made(folder / "student"))
         else:
             store = _store(params, teacher, common)
-        before = work / "runs" / f"{run['continues']}.{seed}" / "student" if "continues" in run else folder / "none"
+        before = folder_of(work, (run["continues"], seed)) / "student" if "continues" in run else folder / "none"
         figures = _student(params, folder, common, log, resume, store, before, run)
     epochs = [each["epoch_seconds"] for each in log.epochs if "epoch_seconds" in each]  # not those before a kill
     figures |= {
