@@ -40,7 +40,7 @@ check: $(VENV)/ready
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-# All modules are compiled here: compiled as they are imported, they were a minute and more of the first night.
+# All modules are compiled here: compiled as they are imported, they are a part of the first night, which has four minutes.
 $(VENV)/ready: requirements.txt pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet uv
