@@ -35,7 +35,7 @@ class ComputeSpec(Frozen):
     """``auto``: a GPU where there is one."""
     precision: Literal["32-true", "64-true", "bf16-mixed", "bf16-true", "16-mixed", "16-true"] = "32-true"
     """Lightning Fabric's name."""
-    threads: int = pydantic.Field(2, ge=1, le=256)
+    threads: int = pydantic.Field(1, ge=1, le=256)
     """Threads for training and scoring, set on purpose so that results repeat."""
 
 
