@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
 
 from stillhouse.errors import ParamsError, unknown_name
+from stillhouse.params.base import build
+from stillhouse.params.model import ComputeSpec
 
 __all__ = ["HEARTBEAT", "ON_POOLS", "START_SECONDS", "Policy", "on_pools", "policy_of", "slot"]
 
@@ -24,8 +29,6 @@ START_SECONDS = "STILLHOUSE_START_SECONDS"
 class Policy:
     """How stages that need one resource are run."""
 
-    slots: int
-    """Stages at once on one machine."""
     retries: int
     """Times that a crashed stage is started again; a known error never is."""
     retry_seconds: float
@@ -39,12 +42,15 @@ class Policy:
 
 
 _POLICIES = {
-    # The heavy stages use every thread they are given: one at a time.
-    "gpu": Policy(slots=1, retries=1, retry_seconds=2.0, limit_seconds=12 * 3600),
-    "cpu": Policy(slots=max(1, os.cpu_count() or 1), retries=1, retry_seconds=2.0, limit_seconds=4 * 3600),
+    "gpu": Policy(retries=1, retry_seconds=2.0, limit_seconds=12 * 3600),
+    "cpu": Policy(retries=1, retry_seconds=2.0, limit_seconds=4 * 3600),
 }
 
-_SLOTS = {name: threading.BoundedSemaphore(policy.slots) for name, policy in _POLICIES.items()}
+#: One of these is there where a stage's arithmetic can go to a GPU: NVIDIA's, AMD's, that of a Windows host.
+_GPU = (Path("/dev/nvidiactl"), Path("/dev/kfd"), Path("/dev/dxg"))
+
+_slots: dict[tuple[str, int], threading.BoundedSemaphore] = {}
+_making = threading.Lock()
 
 
 def on_pools() -> bool:
@@ -68,7 +74,24 @@ def policy_of(resource: str) -> Policy:
     return replace(_POLICIES[resource], start_seconds=float(said))
 
 
-def slot(resource: str) -> threading.BoundedSemaphore:
-    """Return the semaphore of a resource's slots in this process."""
+def slot(resource: str, compute: Mapping[str, Any]) -> threading.BoundedSemaphore:
+    """Return the semaphore of a resource's slots in this process.
+
+    A CPU stage has a core. A GPU stage has the GPU to itself; where there is none, the threads that it is given, so
+    that students are trained side by side as far as the cores go.
+
+    Args:
+        resource: ``cpu`` or ``gpu``.
+        compute: the section ``compute`` of params.yaml.
+
+    Raises:
+        ParamsError: no such resource is known, or the section is wrong.
+    """
     policy_of(resource)
-    return _SLOTS[resource]
+    count = max(1, os.cpu_count() or 1)
+    if resource == "gpu":
+        spec = build(ComputeSpec, compute, "params.yaml: compute")
+        on_gpu = spec.device == "cuda" or (spec.device == "auto" and any(path.exists() for path in _GPU))
+        count = 1 if on_gpu else max(1, count // spec.threads)
+    with _making:
+        return _slots.setdefault((resource, count), threading.BoundedSemaphore(count))

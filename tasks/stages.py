@@ -12,6 +12,7 @@ from prefect.client.schemas.objects import State, TaskRun
 from prefect.futures import PrefectFuture, wait
 
 from stillhouse.errors import StillhouseError
+from stillhouse.params.base import read_yaml
 from stillhouse.runner.lifeline import NIGHT_PID, TIME_LIMIT
 from stillhouse.runner.outbox import STAGE_RUN
 from tasks.attempts import attempt, deliver_left
@@ -35,7 +36,7 @@ def _worth_another_try(_task: Any, _run: TaskRun, state: State[Any]) -> bool:
 def _beside(night: OpenNight, stage: Stage) -> StageReport:
     """Bring the stage up to date here, when one of this process's slots is free."""
     root = night.root
-    with slot(stage.resource):
+    with slot(stage.resource, read_yaml(root / "params.yaml").get("compute", {})):
         started = time.monotonic()
         if is_current(root, stage.name):
             deliver_left(root, stage.name)
