@@ -1,7 +1,7 @@
 """Each bad input ends the night with one clear line and exit code 2, and the champion stays what it was.
 
-CI spoils a first night, before which there is no champion; that one stands it out is seen there by the drill of three
-nights, and here by `make drill`, after a whole night on files.
+CI spoils a first night, before which there is no champion. That a champion stays is what the drill of three nights
+shows there; `make drill` shows it here, after a whole night on files.
 """
 
 import numpy as np
