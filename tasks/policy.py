@@ -50,7 +50,6 @@ _POLICIES = {
 _GPU = (Path("/dev/nvidiactl"), Path("/dev/kfd"), Path("/dev/dxg"))
 
 _slots: dict[tuple[str, int], threading.BoundedSemaphore] = {}
-_making = threading.Lock()
 
 
 def on_pools() -> bool:
@@ -93,5 +92,4 @@ def slot(resource: str, compute: Mapping[str, Any]) -> threading.BoundedSemaphor
         spec = build(ComputeSpec, compute, "params.yaml: compute")
         on_gpu = spec.device == "cuda" or (spec.device == "auto" and any(path.exists() for path in _GPU))
         count = 1 if on_gpu else max(1, count // spec.threads)
-    with _making:
-        return _slots.setdefault((resource, count), threading.BoundedSemaphore(count))
+    return _slots.setdefault((resource, count), threading.BoundedSemaphore(count))  # in one step, whoever asks too

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Mapping
 from typing import Any
 
 from prefect import Task, task
@@ -33,10 +34,10 @@ def _worth_another_try(_task: Any, _run: TaskRun, state: State[Any]) -> bool:
 
 
 @task(name="stage", task_run_name="{stage.name}", cache_policy=NO_CACHE, persist_result=False)
-def _beside(night: OpenNight, stage: Stage) -> StageReport:
+def _beside(night: OpenNight, compute: Mapping[str, Any], stage: Stage) -> StageReport:
     """Bring the stage up to date here, when one of this process's slots is free."""
     root = night.root
-    with slot(stage.resource, read_yaml(root / "params.yaml").get("compute", {})):
+    with slot(stage.resource, compute):
         started = time.monotonic()
         if is_current(root, stage.name):
             deliver_left(root, stage.name)
@@ -89,11 +90,12 @@ def perform_graph(night: OpenNight) -> list[StageReport]:
     """
     desk = _desk(night) if on_pools() else None
     graph = read_graph(night.root)
+    compute = read_yaml(night.root / "params.yaml").get("compute", {})  # once: an edit changes no slots half-way
     futures: dict[str, PrefectFuture[Any]] = {}
     for stage in graph:
         upstream = [futures[name] for name in stage.upstream]
         if desk is None:
-            futures[stage.name] = _submit(_beside, stage, upstream, night, stage)
+            futures[stage.name] = _submit(_beside, stage, upstream, night, compute, stage)
         else:
             futures[stage.name] = _submit(_on_pool, stage, upstream, desk, followers(stage, graph), stage)
     wait(list(futures.values()))

@@ -113,7 +113,8 @@ def stage(workspace: Path, name: str, paths: tuple[str, ...]) -> None:
     People run a stage with `dvc repro NAME`, which knows its paths.
     """
     gc.disable()  # until the stage's work begins: looking for garbage while importing takes a third of a stage's start
-    from stillhouse.runner.stage import require_fresh, run_stage, too_long
+    from stillhouse.runner.declared import require_fresh
+    from stillhouse.runner.stage import run_stage, too_long
 
     tie_to_parent(lambda seconds: too_long(workspace, name, seconds))
     pairs: dict[str, Path] = {}
@@ -123,7 +124,7 @@ def stage(workspace: Path, name: str, paths: tuple[str, ...]) -> None:
             raise ParamsError(f"a stage's paths must be given as argument=path, got {text!r} (dvc.yaml: {name}.cmd)")
         pairs[key] = workspace / path
     if not under_a_flow():
-        require_fresh(name, pairs, workspace)
+        require_fresh(workspace, name, pairs)
     run_stage(name, pairs, workspace)
 
 

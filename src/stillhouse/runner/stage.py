@@ -26,7 +26,7 @@ from stillhouse.runner.console import ConsoleReporter
 if TYPE_CHECKING:
     from stillhouse.tracking.runs import StageRun
 
-__all__ = ["STATE", "load_stage", "require_fresh", "run_stage", "too_long"]
+__all__ = ["STATE", "load_stage", "run_stage", "too_long"]
 
 #: Folder of the workspace that holds what no stage depends on.
 STATE = ".stillhouse"
@@ -59,30 +59,6 @@ def run_stage(name: str, paths: Mapping[str, Path], workspace: Path) -> None:
         outcome.failed(state, name, error)
         raise
     outcome.finished(state, name, time.monotonic() - started)
-
-
-def require_fresh(name: str, paths: Mapping[str, Path], workspace: Path) -> None:
-    """Refuse a stage whose outputs stand already: DVC removes them, by hand nobody does, and a training ends with them.
-
-    Args:
-        name: the stage as in ``dvc.yaml``, with ``@INSTANCE`` where it has one.
-        paths: argument → path below ``workspace``.
-        workspace: the folder of ``dvc.yaml``, whose ``outs`` say what the stage makes.
-
-    Raises:
-        NightError: an output is there.
-    """
-    base, _, instance = name.partition("@")
-    stage = read_yaml(workspace / "dvc.yaml").get("stages", {}).get(base, {})
-    outs = stage.get("do", stage).get("outs", [])
-    named = ((one if isinstance(one, str) else next(iter(one))).replace("${key}", instance) for one in outs)
-    made = {workspace / place: place for place in named}
-    for key, path in paths.items():
-        if key not in _OWN and path in made and path.exists():
-            raise NightError(
-                f"stage {name} must find no {key} of an earlier run, found {made[path]}: `dvc repro {name}` removes "
-                "it and runs the stage"
-            )
 
 
 def too_long(workspace: Path, name: str, seconds: float) -> None:

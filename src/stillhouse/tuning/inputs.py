@@ -10,11 +10,10 @@ from pathlib import Path
 
 from stillhouse.data.files import write_none
 from stillhouse.errors import NightError
-from stillhouse.params.base import read_yaml
+from stillhouse.runner.declared import declared
 
 __all__ = ["held_still", "stage_inputs"]
 
-_GRAPH = "dvc.yaml"
 #: What the names of inputs from last night begin with.
 _PREVIOUS = "previous_"
 
@@ -32,11 +31,7 @@ def stage_inputs(workspace: Path, stage: str, instance: str) -> dict[str, Path]:
     Raises:
         NightError: no night has made one of them yet.
     """
-    definition = read_yaml(workspace / _GRAPH)["stages"][stage]["do"]
-    words = [word.replace("${key}", instance) for word in definition["cmd"].split()]
-    deps = {dep.replace("${key}", instance) for dep in definition["deps"]}
-    pairs = (word.split("=", 1) for word in words if "=" in word)
-    found = {argument: workspace / path for argument, path in pairs if path in deps}
+    found = declared(workspace, f"{stage}@{instance}").taken
     needed = [path for argument, path in found.items() if not argument.startswith(_PREVIOUS)]
     missing = [path.relative_to(workspace).as_posix() for path in needed if not path.exists()]
     if missing:

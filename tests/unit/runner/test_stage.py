@@ -4,7 +4,6 @@ import functools
 import gc
 import json
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,10 +12,10 @@ import pytest
 import yaml
 
 from stillhouse.data.files import write_json
-from stillhouse.errors import DataError, NightError, ParamsError
+from stillhouse.errors import DataError, ParamsError
 from stillhouse.runner import outbox, outcome
 from stillhouse.runner.closure import package_root
-from stillhouse.runner.stage import STATE, require_fresh, run_stage
+from stillhouse.runner.stage import STATE, run_stage
 
 
 @pytest.fixture
@@ -153,20 +152,3 @@ def test_garbage_is_looked_for_while_the_stage_works_even_where_it_was_put_off_f
         gc.enable()
         gc.unfreeze()
     assert seen == [True]
-
-
-def test_by_hand_a_stage_whose_output_stands_is_refused_before_it_works(workspace):
-    shutil.copy(package_root().parent / "dvc.yaml", workspace)
-    given = {
-        "student": workspace / "models/students/gru",
-        "package": workspace / "packages/gru",
-        "metrics": workspace / "metrics/package/gru.json",
-        "run": workspace / "runs/package/gru.json",
-    }
-    for key in ("student", "metrics", "run"):  # an input, and what the runner writes over
-        given[key].parent.mkdir(parents=True)
-        given[key].touch()
-    require_fresh("package@gru", given, workspace)
-    given["package"].mkdir(parents=True)
-    with pytest.raises(NightError, match="must find no package of an earlier run, found packages/gru: `dvc repro"):
-        require_fresh("package@gru", given, workspace)
