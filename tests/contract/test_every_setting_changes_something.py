@@ -118,6 +118,7 @@ def training(place, previous, given=None, model="student.model"):
         "candidates": Case("all"),
         "negatives": Case(3),
         "average": Case(1.0),
+        "own_rows": Case(0.5, given={f"{model}.items": {"splits": 4, "codes": 4}}),
         "weight_decay": Case(0.1),
         "clip_norm": Case(0.01),
         "patience": Case(1, given=still),

@@ -47,7 +47,7 @@ def assign_codes(model: SequenceModel, sequences: Sequences) -> None:
         items.codes.copy_(quantile_codes(item_components(sequences, splits), codes))
 
 
-def fit_codes(items: ProductItems, table: Tensor) -> None:
+def fit_codes(items: ProductItems, table: Tensor, counts: Tensor | None = None) -> None:
     """Give ``items`` the codes and centroids that come nearest to the rows of ``table``, in place.
 
     Each part's centroids are the means of k-means over that part of all rows. A table that has
@@ -56,6 +56,8 @@ def fit_codes(items: ProductItems, table: Tensor) -> None:
     Args:
         items: on the CPU, of any precision.
         table: float [n_items + 1, width]; row 0 is padding and does not count.
+        counts: float [n_items + 1], above 0: what each row counts for, such as how often its item is taken;
+            ``None``: all alike. It moves the means, and what is drawn to begin with.
 
     Source: H. Jégou, M. Douze, C. Schmid, "Product Quantization for Nearest Neighbor Search",
     IEEE Transactions on Pattern Analysis and Machine Intelligence 2011; S. P. Lloyd, "Least
@@ -65,14 +67,15 @@ def fit_codes(items: ProductItems, table: Tensor) -> None:
     centroids = trained(items, "centroids")
     splits, codes, part = centroids.shape
     rows = table[1:].to(centroids.dtype).view(-1, splits, part)
+    shares = torch.ones(len(rows)) if counts is None else counts[1:].float()
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for split in range(splits):
             points = rows[:, split].contiguous()
-            first = points[torch.randperm(len(points), generator=generator)[:codes]]
-            means = torch.cat([first, centroids[split, len(first) :]])
+            drawn = _drawn(counts, len(points), codes, generator)
+            means = torch.cat([points[drawn], centroids[split, len(drawn) :]])
             for _ in range(_STEPS):
-                means = _means(points, _nearest(points, means), means)
+                means = _means(points, shares, _nearest(points, means), means)
             items.codes[:, split] = _nearest(points, means).to(torch.uint8)
             centroids[split] = means
 
@@ -136,15 +139,23 @@ def quantile_codes(components: Tensor, codes: int) -> Tensor:
     return (ranks * codes // len(components)).to(torch.uint8)
 
 
+def _drawn(counts: Tensor | None, points: int, codes: int, generator: torch.Generator) -> Tensor:
+    """Return as many of ``points`` as there are ``codes``, or all, none twice."""
+    if counts is None:
+        return torch.randperm(points, generator=generator)[:codes]
+    return torch.multinomial(counts[1:].float(), min(codes, points), generator=generator)
+
+
 def _nearest(points: Tensor, means: Tensor) -> Tensor:
     return torch.cat([torch.cdist(some, means).argmin(dim=1) for some in torch.split(points, _POINTS)])
 
 
-def _means(points: Tensor, codes: Tensor, before: Tensor) -> Tensor:
-    """Return the mean of each code's points; one that has none stays where it was."""
-    sums = torch.zeros_like(before).index_add_(0, codes, points)
-    counts = torch.bincount(codes, minlength=len(before)).unsqueeze(1)
-    return torch.where(counts > 0, sums / counts.clamp_min(1), before)
+def _means(points: Tensor, shares: Tensor, codes: Tensor, before: Tensor) -> Tensor:
+    """Return the mean of each code's points, weighted by their shares; one that has none stays where it was."""
+    weights = shares.to(points.dtype).unsqueeze(1)
+    sums = torch.zeros_like(before).index_add_(0, codes, weights * points)
+    totals = torch.zeros_like(before[:, :1]).index_add_(0, codes, weights)
+    return torch.where(totals > 0, sums / totals.clamp_min(torch.finfo(totals.dtype).tiny), before)
 
 
 def _taken(sequences: Sequences) -> Tensor:

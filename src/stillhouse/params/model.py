@@ -220,6 +220,9 @@ class TrainingSpec(Frozen):
     """Which training events of a longer history are a row: the last, a window drawn anew every epoch, or all."""
     average: float = pydantic.Field(0.0, ge=0.0, le=1000.0)
     """Epochs that the running mean of the weights reaches back; the mean is what is validated and kept. 0: none."""
+    own_rows: float = pydantic.Field(0.0, ge=0.0, lt=1.0)
+    """First share of a cold start's epochs in which items that are to share parts have rows of their own; the parts
+    are then fitted to what these have become (`stillhouse.train.own_rows`). It changes nothing for other items."""
     weight_decay: float = pydantic.Field(0.0, ge=0.0, le=1.0)
     clip_norm: float = pydantic.Field(1.0, gt=0.0)
     """Longest gradient that a step follows; a longer one is shortened to it."""

@@ -28,6 +28,8 @@ class Job:
     """Directory that outlives a kill; it belongs to exactly this job."""
     where: str
     """Section of params.yaml for errors, such as ``train_teacher.training``."""
+    covers: tuple[float, float] = (0.0, 1.0)
+    """What of the whole lesson's progress falls to this job, from and to, within 0..1."""
 
 
 @dataclass(frozen=True)

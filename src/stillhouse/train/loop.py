@@ -165,7 +165,9 @@ class _Run:
         torch.manual_seed(derived_seed(self.job.seed, place.epoch, index, fabric.global_rank))
         histories, batch = self._on_device(self.rows.batch(rows[fabric.global_rank :: fabric.world_size]))
         self.module.train()
-        parts: dict[str, Tensor] = self.module(histories, batch, place.done / self.planned)
+        begin, end = self.job.covers
+        progress = begin + (end - begin) * place.done / self.planned
+        parts: dict[str, Tensor] = self.module(histories, batch, progress)
         self.fabric_optimizer.zero_grad()
         fabric.backward(parts["loss"])
         fabric.clip_gradients(self.module, self.fabric_optimizer, max_norm=training.clip_norm, error_if_nonfinite=False)

@@ -13,13 +13,15 @@ from stillhouse.errors import TrainingError
 from stillhouse.models.build import build
 from stillhouse.models.checkpoint import Header, save
 from stillhouse.models.product_codes import assign_codes
+from stillhouse.models.product_items import ProductItems
 from stillhouse.models.protocol import SequenceModel
 from stillhouse.models.warm import load_grown, why_cold
-from stillhouse.params.model import ComputeSpec, TeacherSpec, TrainingSpec
+from stillhouse.params.model import ComputeSpec, GruSpec, TeacherSpec, TrainingSpec, TransformerSpec
 from stillhouse.reporting import Reporter
 from stillhouse.train.compute import repeatable
 from stillhouse.train.job import Job, Outcome
 from stillhouse.train.loop import train
+from stillhouse.train.own_rows import train_rows_first
 
 __all__ = ["Apprentice", "first_model", "learn", "read_night", "train_model"]
 
@@ -117,9 +119,6 @@ def learn(
         TrainingError: as `stillhouse.train.loop.train` and `first_model`.
     """
     model, warm = first_model(apprentice, words, events, reporter)
-    if not warm and apprentice.begin is None:
-        with repeatable(apprentice.compute):
-            assign_codes(model, events)
     job = Job(
         objective=objective,
         sequences=events if taught is None else taught,
@@ -130,7 +129,19 @@ def learn(
         resume=resume,
         where=apprentice.where,
     )
-    return model, warm, _figures(train(model, job, reporter), warm)
+    return model, warm, _figures(_trained(model, apprentice, events, job, reporter), warm)
+
+
+def _trained(model: SequenceModel, apprentice: Apprentice, events: Sequences, job: Job, reporter: Reporter) -> Outcome:
+    """Train ``model`` in place; one that starts cold, and whose items share parts, needs codes before."""
+    spec = apprentice.spec
+    if not job.warm and isinstance(model.items, ProductItems) and isinstance(spec, TransformerSpec | GruSpec):
+        if job.training.own_rows:
+            return train_rows_first(model, model.items, spec, apprentice.begin, job, reporter)
+        if apprentice.begin is None:
+            with repeatable(apprentice.compute):
+                assign_codes(model, events)
+    return train(model, job, reporter)
 
 
 def train_model(

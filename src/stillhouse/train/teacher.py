@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,9 +22,10 @@ from stillhouse.models.fitted import Fitted
 from stillhouse.models.folds import fold_of
 from stillhouse.models.protocol import Recommender
 from stillhouse.params.model import CrossFittedSpec, EnsembleSpec
-from stillhouse.reporting import Progress, Reporter
+from stillhouse.reporting import Reporter
 from stillhouse.train.calibration import calibrate
 from stillhouse.train.compute import derived_seed, device_of, repeatable
+from stillhouse.train.named import Named
 from stillhouse.train.night import Apprentice, learn
 from stillhouse.train.validation import ValidationSet
 
@@ -144,7 +144,7 @@ class _Maker:
             self.reporter.note(f"{name} stands finished from an earlier run")
         else:
             home.mkdir(exist_ok=True)
-            model, figures = _Maker(self.words, events, _Named(self.reporter, name)).make(apprentice, home)
+            model, figures = _Maker(self.words, events, Named(self.reporter, name)).make(apprentice, home)
             write_json(noted, figures)
             save(done, model, _header(apprentice, self.words, events, figures))
         # Read back in either case, so that a run that was killed ends with the same bits.
@@ -165,25 +165,6 @@ class _Maker:
 
     def _valid(self, model: Recommender, apprentice: Apprentice, users: int) -> ValidationSet:
         return ValidationSet(self.events, model.length, users=users, seed=apprentice.seed)
-
-
-class _Named:
-    """A reporter that hears of one model of several, and says which."""
-
-    def __init__(self, reporter: Reporter, name: str) -> None:
-        self._reporter, self._name = reporter, name
-
-    def metrics(self, values: Mapping[str, float], step: int) -> None:
-        """Record ``values`` under the model's name."""
-        self._reporter.metrics({f"{self._name}/{key}": value for key, value in values.items()}, step)
-
-    def note(self, text: str) -> None:
-        """Say one line about the model."""
-        self._reporter.note(f"{self._name}: {text}")
-
-    def progress(self, description: str, total: int) -> AbstractContextManager[Progress]:
-        """Open a bar for the model."""
-        return self._reporter.progress(f"{description} {self._name}", total)
 
 
 def _header(apprentice: Apprentice, words: Vocabulary, events: Sequences, figures: Mapping[str, Any]) -> Header:

@@ -169,3 +169,16 @@ def test_a_table_of_rows_of_their_own_stays_as_it_is(events: Sequences) -> None:
     before = model.items.weight.clone()
     assign_codes(model, events)
     assert torch.equal(model.items.weight, before)
+
+
+def test_rows_that_count_more_are_met_more_nearly() -> None:
+    table = torch.randn(301, 8, generator=torch.Generator().manual_seed(4))
+    counts = torch.ones(301)
+    counts[1:31] = 100.0
+    errors = []
+    for shares in (None, counts):
+        items = ProductItems(300, 8, ProductSpec(splits=2, codes=32), std=1.0)
+        fit_codes(items, table, shares)
+        errors.append((items.weight.detach() - table).square().mean(dim=1))
+    assert errors[1][1:31].mean() < 0.1 * errors[0][1:31].mean()
+    assert errors[1][31:].mean() > errors[0][31:].mean()
