@@ -38,8 +38,8 @@ def stage(order: dict[str, Any]) -> None:
     hush()
     asked = Order.of(order)
     own = str(runtime.flow_run.id)
-    with end_with(own, *asked.parents):
-        for done in carry_out(asked, workspace_of_worker()):
+    with end_with(own, *asked.parents) as given_up:
+        for done in carry_out(asked, workspace_of_worker(), given_up):
             answer(done, own)
             if done.error is not None:
                 raise by_name(done.known or "")(done.error)

@@ -73,27 +73,30 @@ def answer_of(client: SyncPrefectClient, run: UUID, stage: str) -> Done | None:
 
 
 @contextlib.contextmanager
-def end_with(*runs: str) -> Iterator[None]:
+def end_with(*runs: str) -> Iterator[Callable[[], bool]]:
     """End every process that this one has started once any of the flow ``runs`` has ended, or is not there any more.
+
+    Given is whether one has: for whoever waits and has started nothing.
 
     A night that was killed, cancelled or marked as crashed cannot end its stages on other machines itself; and a stage
     whose own run was given up must not go on beside the attempt that takes its place.
     """
-    over = threading.Event()
+    over, given_up = threading.Event(), threading.Event()
     watched = [UUID(run) for run in dict.fromkeys(runs)]
-    watch = threading.Thread(target=_watch, args=(watched, over), name="end with the night", daemon=True)
+    watch = threading.Thread(target=_watch, args=(watched, over, given_up), name="end with the night", daemon=True)
     watch.start()
     try:
-        yield
+        yield given_up.is_set
     finally:
         over.set()
         watch.join(LOOK)
 
 
-def _watch(runs: list[UUID], over: threading.Event) -> None:
+def _watch(runs: list[UUID], over: threading.Event, given_up: threading.Event) -> None:
     with get_client(sync_client=True) as client:
         while not over.wait(LOOK):
             if any(_has_ended(client, run) for run in runs):
+                given_up.set()
                 while not over.wait(0.5):
                     _end_children()
 

@@ -13,6 +13,7 @@ from prefect.exceptions import ObjectNotFound
 
 from stillhouse.errors import NightError, ParamsError, one_line
 from tasks.automations import apply
+from tasks.gpus import gpus_here
 from tasks.search_paths import code_of
 
 __all__ = ["GPUS", "POOLS", "deploy"]
@@ -67,13 +68,18 @@ def _pool(name: str, limit: int | None) -> int | None:
         try:
             found = client.read_work_pool(name)
         except ObjectNotFound:
-            limit = limit or (_gpus_here() if name == "gpu" else None)
+            limit = _at_first(name, limit)
             client.create_work_pool(WorkPoolCreate(name=name, type="process", concurrency_limit=limit))
             return limit
         if limit is None or found.concurrency_limit == limit:  # what a person has set since stays
             return found.concurrency_limit
         client.update_work_pool(name, WorkPoolUpdate(concurrency_limit=limit))
         return limit
+
+
+def _at_first(name: str, said: int | None) -> int | None:
+    """Return the limit of a pool that is made now: what was said, or else a slot for each GPU of this machine."""
+    return said or (_gpus_here() if name == "gpu" else None)
 
 
 def _deployments() -> list[str]:
@@ -93,9 +99,8 @@ def _gpus_said() -> int | None:
 
 
 def _gpus_here() -> int:
-    """Return how many GPUs this machine has, one at least."""
+    """Return how many GPUs this machine's workers may use, one at least."""
     try:
-        listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=False, timeout=20)
-    except (FileNotFoundError, subprocess.TimeoutExpired):
+        return max(1, len(gpus_here()))
+    except subprocess.TimeoutExpired:
         return 1
-    return max(1, sum(line.startswith("GPU ") for line in listed.stdout.splitlines()))

@@ -157,6 +157,7 @@ class Desk:
             code=code_digest(),
             parents=self._above,
             limit_seconds=policy.limit_seconds,
+            resource=stage.resource,
         )
         return UUID(str(patiently(partial(_asked, stage, order)).id))
 

@@ -40,6 +40,8 @@ class Order:
     """The flow runs that the stages are a part of: they end when any of these has."""
     limit_seconds: int
     """A stage is killed when it runs longer."""
+    resource: str = "cpu"
+    """What each of them needs (`tasks.graph.Stage`): the pool that it goes to."""
 
     @property
     def name(self) -> str:

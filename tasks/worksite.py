@@ -6,20 +6,23 @@ import contextlib
 import os
 import shutil
 import time
-from collections.abc import Iterator
-from contextlib import chdir, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, chdir, contextmanager
 from pathlib import Path
 from typing import Any
 
 import filelock
 
 from stillhouse.errors import NightError, StillhouseError
+from stillhouse.params.base import build, read_yaml
+from stillhouse.params.model import ComputeSpec
 from stillhouse.runner import outbox
 from stillhouse.runner.lifeline import NIGHT_PID, TIME_LIMIT
 from stillhouse.runner.stage import STATE
 from tasks import remote, versions
 from tasks.answering import LOOK
 from tasks.clones import scratch_clone
+from tasks.gpus import own_gpu
 from tasks.graph import bring_up_to_date
 from tasks.handover import entry_of, is_current, send, standing, take_inputs
 from tasks.order import Done, Order, Step, code_digest
@@ -50,15 +53,20 @@ def bundle_name(night: str, commit: str) -> str:
     return f"nights/{night}/open-{commit[:16]}.bundle"
 
 
-def carry_out(order: Order, clone: Path) -> Iterator[Done]:
+def carry_out(order: Order, clone: Path, given_up: Callable[[], bool] = lambda: False) -> Iterator[Done]:
     """Bring the order's stages up to date in a clone of ``clone`` at the night's open tag; give the answer on each.
 
     Done again after a crash it goes on: what a stage had saved to resume from lies in that clone. The first known error
     is the last answer. Where a later stage turns out to take what it took when it last ran, the order ends before it:
-    the night has its outputs, or orders it by itself.
+    the night has its outputs, or orders it by itself. Where stages need a GPU, each has one to itself while it runs.
+
+    Args:
+        order: what the night asks for.
+        clone: the worker's.
+        given_up: whether the night, or this attempt, is over (`tasks.answering.end_with`).
 
     Raises:
-        RuntimeError: a stage ended without a known error, or an earlier attempt at it does not end.
+        RuntimeError: a stage ended without a known error, an earlier attempt at it does not end, or it was given up.
     """
     site = None
     for step in order.steps:
@@ -69,13 +77,16 @@ def carry_out(order: Order, clone: Path) -> Iterator[Done]:
                 site = _site(order, clone)
             with _alone(site, name), chdir(site):  # DVC names stages relative to where one stands
                 take_inputs(site, step.inputs, name)
-                began, found = time.time(), standing(site, name)
+                began, ran, found = time.time(), False, standing(site, name)
                 if found == "lacking":
                     if step is not order.steps[0]:
                         return
                     found = "current" if is_current(site, name) else "stale"
                 # One that is up to date here was performed by an attempt whose night did not live to hear of it.
-                ran = found == "stale" and bring_up_to_date(site, name, _environment(order, step, site))
+                if found == "stale":
+                    with _gpu(order, site, given_up) as gpu:
+                        began = time.time()
+                        ran = bring_up_to_date(site, name, _environment(order, step, site) | gpu)
                 ended = time.time()
                 send(site, name)
             entry = entry_of(site, name)
@@ -138,6 +149,19 @@ def _let_go(sites: Path) -> None:
         # Whoever waits here holds a site of its own: one that is in use is let go another time.
         with contextlib.suppress(filelock.Timeout), filelock.FileLock(f"{folder}.lock", timeout=0):
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _gpu(order: Order, site: Path, given_up: Callable[[], bool]) -> AbstractContextManager[dict[str, str]]:
+    """Give a GPU to a stage that needs one. Slots of a pool count GPUs and name none; CUDA's first would be everyone's.
+
+    Raises:
+        ParamsError: the settings of the arithmetic are wrong.
+    """
+    if order.resource == "gpu":
+        spec = build(ComputeSpec, read_yaml(site / "params.yaml").get("compute", {}), "params.yaml: compute")
+        if spec.device != "cpu":
+            return own_gpu(given_up)
+    return contextlib.nullcontext({})
 
 
 def _environment(order: Order, step: Step, site: Path) -> dict[str, str]:

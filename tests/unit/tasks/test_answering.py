@@ -59,14 +59,16 @@ def server(monkeypatch):
 def test_what_a_stage_has_started_is_killed_once_a_run_above_it_or_its_own_is_over(server, child, ended, gone):
     ids = [uuid.uuid4(), uuid.uuid4()]
     server.states = {one: running() for one in ids}
-    with answering.end_with(*map(str, ids)):
+    with answering.end_with(*map(str, ids)) as given_up:
         time.sleep(0.3)
+        assert not given_up()
         assert psutil.Process(child.pid).status() != psutil.STATUS_ZOMBIE, "both are at work"
         if gone:
             del server.states[ids[ended]]
         else:
             server.states[ids[ended]] = State(type=StateType.CRASHED)
         assert child.wait(timeout=10) < 0
+        assert given_up(), "who waits and has started nothing hears of it too"
 
 
 def test_a_server_that_is_away_says_nothing(server, child, monkeypatch):
@@ -85,21 +87,26 @@ def test_a_stage_on_a_worker_watches_its_own_run_and_those_that_the_order_names(
     @contextlib.contextmanager
     def end_with(*runs):
         watched.extend(runs)
-        yield
+        yield "whether it was given up"
+
+    def carry_out(order, _clone, given_up):
+        watched.append(given_up)
+        yield from (Done(step.stage, True, {}) for step in order.steps)
 
     own = uuid.uuid4()
     monkeypatch.setattr(stage, "runtime", SimpleNamespace(flow_run=SimpleNamespace(id=own)))
     monkeypatch.setattr(stage, "end_with", end_with)
-    monkeypatch.setattr(stage, "carry_out", lambda order, _clone: (Done(step.stage, True, {}) for step in order.steps))
+    monkeypatch.setattr(stage, "carry_out", carry_out)
     monkeypatch.setattr(stage, "answer", lambda done, run: watched.append(f"answered {done.stage} on {run}"))
     stage.stage.fn(ORDER | {"parents": ("a", "b")})
-    assert watched == [str(own), "a", "b", f"answered admit on {own}", f"answered prepare on {own}"]
+    answered = [f"answered admit on {own}", f"answered prepare on {own}"]
+    assert watched == [str(own), "a", "b", "whether it was given up", *answered]
 
 
 def test_an_error_is_answered_before_it_is_raised_and_ends_the_order(monkeypatch):
     told = []
 
-    def carry_out(_order, _clone):
+    def carry_out(_order, _clone, _given_up):
         yield Done("admit", False, None, "too many bad rows", "DataError")
         raise AssertionError("nobody goes on after an error")
 

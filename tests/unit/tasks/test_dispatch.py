@@ -19,7 +19,7 @@ from tasks.order import Done, Order
 from tasks.policy import policy_of
 
 NIGHT = "2026-03-12"
-A, B, C = (Stage(name, upstream, "cpu", ()) for name, upstream in (("a", ()), ("b", ("a",)), ("c", ("b", "far"))))
+A, B, C = (Stage(name, upstream, "gpu", ()) for name, upstream in (("a", ()), ("b", ("a",)), ("c", ("b", "far"))))
 
 
 class Workers:
@@ -66,7 +66,7 @@ def desk(workspace):
 
 
 def ask(desk, stage, *line):
-    return desk.ask(stage, list(line), policy_of("cpu"))
+    return desk.ask(stage, list(line), policy_of("gpu"))
 
 
 def runs(root):
@@ -89,6 +89,7 @@ def test_a_line_is_one_order_and_each_of_it_is_answered_for_and_tracked(workspac
     taken = {step.stage: step.inputs for step in order.steps}
     assert taken == {"a": {}, "b": {}, "c": {"far": {"cmd": "far"}}}, "what the order names itself is not given"
     assert order.name == f"{NIGHT}: a, b, c"
+    assert order.resource == "gpu", "whoever takes it gives each of its stages a GPU"
     assert workers.taken == ["a", "b", "c"]
     assert runs(workspace) == {"a": ["FINISHED"], "b": ["FINISHED"], "c": ["FINISHED"]}
 
@@ -244,8 +245,8 @@ def test_an_answer_is_taken_as_soon_as_it_is_there_and_a_run_that_ended_badly_wi
     monkeypatch.setattr(dispatch, "answer_of", lambda client, _run, _stage: client.answer)
     monkeypatch.setattr(dispatch, "_pause", lambda _waited: 0.0)
     if expected == "RuntimeError":
-        with pytest.raises(RuntimeError, match="stage a on pool cpu must end with an answer"):
-            dispatch._answer_on(A, uuid.uuid4(), policy_of("cpu"))
+        with pytest.raises(RuntimeError, match="stage a on pool gpu must end with an answer"):
+            dispatch._answer_on(A, uuid.uuid4(), policy_of("gpu"))
     else:
-        assert dispatch._answer_on(A, uuid.uuid4(), policy_of("cpu")) == expected
+        assert dispatch._answer_on(A, uuid.uuid4(), policy_of("gpu")) == expected
     assert server.looks == []

@@ -3,12 +3,13 @@
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 
 import filelock
 import pytest
 
 from stillhouse.errors import DataError
-from tasks import worksite
+from tasks import gpus, worksite
 from tasks.order import Order, Step
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # DVC's own, where it says what a command needs
@@ -121,3 +122,21 @@ def test_a_worker_of_other_code_answers_so_and_begins_nothing(site):
     (done,) = worksite.carry_out(order("a", "b", code="other"), site)
     assert (done.stage, done.known) == ("a", "NightError")
     assert "must run the night's own code" in done.error
+
+
+def test_a_stage_that_needs_a_gpu_sees_one_that_nobody_holds(site, monkeypatch, tmp_path):
+    monkeypatch.setattr(gpus, "_LOCKS", tmp_path / "locks")
+    monkeypatch.setenv(gpus.VISIBLE, "0,1")
+    monkeypatch.setenv("PATH", "/bin:/usr/bin")  # nobody's nvidia-smi
+    stages = "{cmd: printenv CUDA_VISIBLE_DEVICES > %s.out, outs: [%s.out]}"
+    (site / "dvc.yaml").write_text(f"stages: {{{', '.join(f'{one}: {stages % (one, one)}' for one in 'xyz')}}}")
+    for stage, resource, device, seen in (
+        ("x", "gpu", "auto", "1"),
+        ("y", "gpu", "cpu", "0,1"),
+        ("z", "cpu", "auto", "0,1"),
+    ):
+        (site / "params.yaml").write_text(f"compute: {{device: {device}}}")
+        with gpus.own_gpu():
+            (done,) = worksite.carry_out(replace(order(stage), resource=resource), site)
+        assert done.error is None
+        assert (site / f"{stage}.out").read_text() == f"{seen}\n", (resource, device)
