@@ -38,7 +38,7 @@ def audit(root: Path, version: int, served: Path | None = None, *, model: str = 
         model: the registered model: ``student``, or ``teacher``, whose content is the checkpoint in DVC.
 
     Returns:
-        A tree of links; it is whole where every one is verified.
+        A tree of links; it is whole where none is missing or altered.
 
     Raises:
         RegistryError: there is no such version.
@@ -63,8 +63,11 @@ def audit(root: Path, version: int, served: Path | None = None, *, model: str = 
                 ancestors(root, kept, predicate, teachers),
             ]
     name = f"{model} version {version}: {info.name} of night {info.night}"
-    wrong = sum(link.state in ("missing", "altered") for top in below for link in top.walk())
-    text = "every link is verified" if not wrong else f"{wrong} link{'s' * (wrong > 1)} missing or altered"
+    found = [link for top in below for link in top.walk()]
+    wrong = sum(link.state in ("missing", "altered") for link in found)
+    said = ", ".join(link.name for link in found if link.state == "noted")
+    text = f"{wrong} link{'s' * (wrong > 1)} missing or altered" if wrong else "every link is verified"
+    text += f"; noted: {said}" if said else ""
     return Link(name, "altered" if wrong else "verified", text, info.package, tuple(below))
 
 

@@ -19,6 +19,8 @@ __all__ = ["inputs_of", "night_link", "outputs_of"]
 
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _HELD = ("requirements.txt", "params.yaml", NIGHT_FILE)
+#: The library that no requirement pins: the commit holds it.
+_OWN = "stillhouse"
 
 
 def night_link(root: Path, predicate: Mapping[str, Any]) -> Link:
@@ -69,7 +71,7 @@ def _environment(data: bytes | None, stated: Mapping[str, Any]) -> Link:
     pins = {_normal(name): pin.split()[0] for name, pin in lines}
     libraries = stated["libraries"]
     ran = {_normal(name): found.partition("+")[0] for name, found in libraries.items()}  # a build's suffix apart
-    other = [name for name, found in ran.items() if pins.get(name, found) != found]
+    other = [name for name, found in ran.items() if name != _OWN and pins.get(name) != found]
     about = f"Python {stated['python']} on {stated['platform']}, {len(libraries)} libraries"
     if other:
         return noted("environment", f"{about}; not as pinned: {', '.join(sorted(other))}")

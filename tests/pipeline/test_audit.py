@@ -22,9 +22,13 @@ from stillhouse.tracking.store import connect
 from tasks import versions
 from tasks.anchors import anchor
 from tasks.audit import audit
+from tasks.audit_content import ancestors, content_links
+from tasks.audit_night import night_link
 from tasks.champion import ledger_entries
+from tasks.content import contents
 from tasks.promotion import Move, carry_out
 from tasks.reach import reached
+from tasks.teachers import Teachers
 
 pytestmark = pytest.mark.slow
 
@@ -197,6 +201,194 @@ def test_what_was_touched_is_named_and_nothing_else(two_nights, spoil, found):
     assert not after.whole
     assert bad(after) == found
     assert after.state == "altered"
+
+
+@pytest.fixture
+def recorded(second, monkeypatch):
+    """The workspace in which two tiny nights have closed, to be looked at only, and what the second's record says."""
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    root = second.workspace.root
+    return root, json.loads(read_statement(root, 2))["predicate"]
+
+
+def states(*links):
+    """The state of each link below these that is not verified; of two of one name, the last one's."""
+    return {below.name: below.state for link in links for below in link.walk() if below.state != "verified"}
+
+
+def another_digest_of_code(predicate):
+    predicate["code"][next(iter(predicate["code"]))] = "0" * 32
+
+
+def code_that_the_commit_lacks(predicate):
+    predicate["code"]["src/stillhouse/gone.py"] = "0" * 32
+
+
+def another_setting(predicate):
+    predicate["params"]["gate"]["seed"] += 1
+
+
+def a_setting_that_the_commit_lacks(predicate):
+    predicate["params"]["beside"] = 1
+
+
+def another_source(predicate):
+    predicate["night"]["source"] = {"kind": "csv"}
+
+
+def another_fingerprint(predicate):
+    predicate["night"]["fingerprint"] = "0" * 64
+
+
+def another_time(predicate):
+    predicate["night"]["as_of"] = "2026-03-03T00:00:01+00:00"
+
+
+def another_library(predicate):
+    predicate["environment"]["libraries"]["torch"] = "1.0.0"
+
+
+def another_build_of_a_library(predicate):
+    predicate["environment"]["libraries"]["torch"] += "+cu130"
+
+
+def a_library_that_is_not_pinned(predicate):
+    predicate["environment"]["libraries"]["beside"] = "1.0.0"
+
+
+def output_of(predicate, path):
+    return next(one for stage in predicate["stages"] for one in stage["outputs"] if one["path"] == path)
+
+
+def another_output(predicate):
+    output_of(predicate, "data/sequences")["md5"] = "0" * 32 + ".dir"
+
+
+def another_run_of_a_stage(predicate):
+    output_of(predicate, "runs/prepare.json")["md5"] = "0" * 32
+
+
+def another_commit(predicate):
+    predicate["night"]["commit"] = "0" * 40
+
+
+def a_night_without_tags(predicate):
+    predicate["night"]["id"] = "2026-03-09"
+
+
+@pytest.mark.parametrize(
+    ("spoil", "found"),
+    [
+        (another_digest_of_code, {"code": "altered"}),
+        (code_that_the_commit_lacks, {"code": "missing"}),
+        (another_setting, {"params": "altered"}),
+        (a_setting_that_the_commit_lacks, {"params": "altered"}),
+        (another_source, {"source and as_of": "altered"}),
+        (another_fingerprint, {"source and as_of": "altered"}),
+        (another_time, {"source and as_of": "altered"}),
+        (another_library, {"environment": "noted"}),
+        (another_build_of_a_library, {}),
+        (a_library_that_is_not_pinned, {"environment": "noted"}),
+        (another_output, {"dvc.lock": "altered"}),
+        (another_run_of_a_stage, {}),
+        (another_commit, {"night 2026-03-03": "altered"}),
+        (a_night_without_tags, {"night 2026-03-09": "missing"}),
+    ],
+)
+def test_what_a_record_says_of_its_night_is_held_against_the_nights_commits(recorded, spoil, found):
+    root, predicate = recorded
+    assert states(night_link(root, predicate)) == {}
+    spoil(predicate)
+    assert states(night_link(root, predicate)) == found
+
+
+def test_what_the_nights_commits_lack_is_missing(two_nights):
+    root = two_nights.root
+    predicate = json.loads(read_statement(root, 2))["predicate"]
+    bare = [
+        "git",
+        "-c",
+        "user.name=t",
+        "-c",
+        "user.email=t@t",
+        "commit-tree",
+        "-m",
+        "nothing",
+        "4b825dc642cb6eb9a060e54bf8d69288fbee4904",
+    ]
+    subprocess.run(["git", "mktree"], cwd=root, check=True, capture_output=True, input=b"")
+    commit = subprocess.run(bare, cwd=root, check=True, capture_output=True, text=True).stdout.strip()
+    subprocess.run(["git", "tag", "-f", "night/2026-03-03/open", commit], cwd=root, check=True, capture_output=True)
+    predicate["night"]["commit"] = commit
+    lacking = dict.fromkeys(("code", "params", "source and as_of", "environment"), "missing")
+    assert states(night_link(root, predicate)) == lacking
+    subprocess.run(["git", "tag", "-f", "night/2026-03-03/closed", commit], cwd=root, check=True, capture_output=True)
+    assert states(night_link(root, predicate)) == lacking | {"dvc.lock": "altered"}
+    subprocess.run(["git", "tag", "-d", "night/2026-03-03/closed"], cwd=root, check=True, capture_output=True)
+    assert states(night_link(root, predicate)) == lacking | {"dvc.lock": "missing"}
+
+
+def a_teacher_that_nobody_handed_on(predicate):
+    predicate["inherited"]["previous/teacher"]["md5"] = "0" * 32 + ".dir"
+
+
+def a_student_that_nobody_handed_on(predicate):
+    predicate["inherited"]["previous/students/small"]["md5"] = "0" * 32 + ".dir"
+
+
+def an_ancestor_at_another_commit(predicate):
+    predicate["ancestor"]["commit"] = "0" * 40
+
+
+def an_ancestor_without_tags(predicate):
+    predicate["ancestor"]["night"] = "2026-03-01"
+
+
+@pytest.mark.parametrize(
+    ("spoil", "found"),
+    [
+        (a_teacher_that_nobody_handed_on, {"night 2026-03-02": "altered"}),
+        (a_student_that_nobody_handed_on, {"night 2026-03-02": "altered"}),
+        (an_ancestor_at_another_commit, {"night 2026-03-02": "altered"}),
+        (an_ancestor_without_tags, {"night 2026-03-01": "missing"}),
+    ],
+)
+def test_what_was_taken_over_is_held_against_what_the_night_before_made(recorded, spoil, found):
+    root, predicate = recorded
+    teachers = Teachers.of(root)
+    with contents(root) as kept:
+        assert states(ancestors(root, kept, predicate, teachers)) == {}
+        spoil(predicate)
+        assert states(ancestors(root, kept, predicate, teachers)) == found
+
+
+def another_verdict(predicate):
+    predicate["verdict"]["accepted_rows"] += 1
+
+
+def a_link_that_is_not_named(predicate):
+    del predicate["links"]["vocabulary"]
+
+
+def an_output_that_is_nowhere(predicate):
+    output_of(predicate, "metrics/prepare.json")["md5"] = "0" * 32
+
+
+@pytest.mark.parametrize(
+    ("spoil", "found"),
+    [
+        (another_verdict, {"its copy in the record": "altered"}),
+        (a_link_that_is_not_named, {"vocabulary": "missing"}),
+        (an_output_that_is_nowhere, {"other outputs": "missing", "metrics/prepare.json": "missing"}),
+    ],
+)
+def test_what_a_record_says_of_content_is_held_against_the_content(recorded, spoil, found):
+    root, predicate = recorded
+    teachers = Teachers.of(root)
+    with contents(root) as kept:
+        assert states(*content_links(kept, predicate, teachers)) == {}
+        spoil(predicate)
+        assert states(*content_links(kept, predicate, teachers)) == found
 
 
 def test_content_that_is_in_the_remote_alone_is_verified(two_nights):

@@ -32,7 +32,7 @@ def show_audit(workspace: Path, what: str, *, as_json: bool, require_signature: 
         require_signature: an unsigned record, or one of an unknown key, fails too.
 
     Returns:
-        0 where every link is verified, otherwise 1.
+        0 where no link is missing or altered, otherwise 1.
 
     Raises:
         RegistryError: there is no such version.

@@ -291,8 +291,8 @@ def compare(workspace: Path, first: str, second: str, as_json: bool) -> None:
 def audit(workspace: Path, what: str | None, data: str | None, require_signature: bool, as_json: bool) -> None:
     """Check everything that WHAT came from: student@champion, a version, teacher@3, or a package on disk.
 
-    Every link is named by its content's hash and checked again: verified, missing or altered. Exits with 1 unless
-    all are verified.
+    Every link is named by its content's hash and checked again: verified, missing or altered. Exits with 1 where
+    one is missing or altered.
     """
     from stillhouse.cli.audit import show_audit, show_reached
 

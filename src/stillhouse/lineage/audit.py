@@ -17,7 +17,7 @@ class Link:
 
     name: str
     state: State
-    """``noted``: said, and no fault: an unsigned record, a first night without an ancestor."""
+    """``noted``: said, and no fault: an unsigned record, a first night without an ancestor, unpinned libraries."""
     says: str
     """What was checked, or what is wrong, in one line."""
     hash: str | None = None
@@ -26,7 +26,7 @@ class Link:
 
     @property
     def whole(self) -> bool:
-        """Whether this and everything below it is verified."""
+        """Whether neither this nor anything below it is missing or altered."""
         return not any(link.state in ("missing", "altered") for link in self.walk())
 
     def walk(self) -> Iterator[Link]:
