@@ -58,8 +58,8 @@ def require_anchored(root: Path, entries: Sequence[Numbered] | None = None) -> i
             f"the ledger's head in DVC's remote (stillhouse/{_name(counted)}) must be readable, found something else: "
             "restore it, or remove it and have the next night write it anew"
         ) from None
-    for known in (counted, ledger_entries(root)):  # somebody may have promoted between the two looks
-        for count, one in enumerate(known, 1):
+    for again in (False, True):  # somebody may have promoted between the two looks
+        for count, one in enumerate(ledger_entries(root) if again else counted, 1):
             if one.hash == stated:
                 return count
     raise RegistryError(

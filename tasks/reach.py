@@ -16,7 +16,7 @@ from tasks import versions as nights_store
 from tasks.audit_night import outputs_of
 from tasks.content import Contents, contents
 from tasks.night import closed_night
-from tasks.records import record_bytes
+from tasks.records import records
 
 __all__ = ["Reached", "reached", "version_on_disk"]
 
@@ -49,7 +49,8 @@ def reached(root: Path, data: str) -> list[Reached]:
         RegistryError: ``data`` is neither, or a record is not what was registered.
     """
     digest = _digest_of(root, data)
-    known = [(info, json.loads(record_bytes(root, info))["predicate"]) for info in versions(root)]
+    infos = versions(root)
+    known = [(info, json.loads(data)["predicate"]) for info, data in zip(infos, records(root, infos), strict=True)]
     nights: dict[str, list[Mapping[str, Any]]] = {}
     for info, predicate in known:
         nights.setdefault(info.night, []).append(predicate)
@@ -144,7 +145,7 @@ def version_on_disk(root: Path, path: Path) -> int:
         found = [info for info in known if info.package == digest]
     else:
         digest = sha256_file(path)
-        found = [info for info in known if digest in _subjects(root, info)]
+        found = [info for info, data in zip(known, records(root, known), strict=True) if digest in _subjects(data)]
     if not found:
         raise RegistryError(
             f"the bytes on disk must be those of a registered version, found none with {digest[:12]} ({path}): "
@@ -153,5 +154,5 @@ def version_on_disk(root: Path, path: Path) -> int:
     return found[-1].version
 
 
-def _subjects(root: Path, info: VersionInfo) -> set[str]:
-    return {one["digest"]["sha256"] for one in json.loads(record_bytes(root, info))["subject"]}
+def _subjects(record: bytes) -> set[str]:
+    return {one["digest"]["sha256"] for one in json.loads(record)["subject"]}

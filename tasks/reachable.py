@@ -24,7 +24,7 @@ from tasks import pointers
 from tasks.champion import ledger_entries
 from tasks.content import Contents
 from tasks.night import NIGHT_FILE, read_night, unclosed
-from tasks.records import record_bytes
+from tasks.records import record_bytes, records
 from tasks.versions import CLOSED, LOCK, OPEN
 from tasks.versions import nights as tagged
 
@@ -199,11 +199,10 @@ def _of_nights(root: Path, commits: Mapping[str, str]) -> dict[str, str]:
     return pointers.in_commits(root, closed) | pointers.in_commits(root, opened, lock=False)
 
 
-def _of_records(root: Path, known: Iterable[VersionInfo]) -> dict[str, str]:
+def _of_records(root: Path, known: Sequence[VersionInfo]) -> dict[str, str]:
     """Return what the versions' records name: a night that was resumed may have closed with something else."""
     found: dict[str, str] = {}
-    for info in known:
-        data = _record(root, info)
+    for info, data in zip(known, records(root, known, _record), strict=True):
         predicate = statement.read(data, f"lineage.json of version {info.version}")["predicate"]
         for one in [*predicate["links"].values(), *(out for stage in predicate["stages"] for out in stage["outputs"])]:
             found[one["md5"]] = one["path"]

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +13,10 @@ from stillhouse.lineage import statement
 from stillhouse.runner.stage import STATE
 from stillhouse.tracking.registry import VersionInfo, statement_of
 
-__all__ = ["record_bytes", "record_of_version"]
+__all__ = ["record_bytes", "record_of_version", "records"]
+
+#: Records that a server is asked for at once.
+_AT_ONCE = 8
 
 
 def record_bytes(root: Path, info: VersionInfo) -> bytes:
@@ -29,6 +35,23 @@ def record_bytes(root: Path, info: VersionInfo) -> bytes:
     copy.parent.mkdir(parents=True, exist_ok=True)
     copy.write_bytes(data)  # not flushed: a copy that a kill cut off does not hash to its name
     return data
+
+
+def records(
+    root: Path, known: Iterable[VersionInfo], read: Callable[[Path, VersionInfo], bytes] = record_bytes
+) -> Iterator[bytes]:
+    """Give the record of each version, in their order; several at once, for a server's answer is mostly waited for.
+
+    Args:
+        root: the workspace.
+        known: versions.
+        read: what reads one.
+
+    Raises:
+        RegistryError: as `record_bytes`; what was not asked for by then is not asked for any more.
+    """
+    with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="records") as pool:
+        yield from pool.map(partial(read, root), known)
 
 
 def record_of_version(root: Path, info: VersionInfo) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import time
 import urllib.error
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
@@ -131,6 +132,9 @@ def test_a_student_is_registered_once_and_comes_back_whole(served, registration)
     numbers = {registry.register_student(served, **{**registration, "run_id": run}) for _ in range(2)}
     (version,) = numbers
     assert registry.read_statement(served, version) == registration["statement"]
+    gone = replace(info := registry.version_of(served, version), location=f"{info.location}/gone")
+    with pytest.raises(RegistryError, match=f"the files of version {version} must be there, got: "):
+        registry.statement_of(served, gone)
     assert sha256_tree(registry.download(served, version, served / "champion")) == registration["digest"]
     assert aliases.repair(served, champion=version, challenger=None, previous=None) == {"champion": (None, version)}
     assert registry.champion(served) == registry.version_of(served, version)
