@@ -2,6 +2,8 @@
 
     make drill                         fourteen nights on the built-in shop, small models
     python scripts/drill.py --nights 3 the short one, which CI runs
+    python scripts/drill.py --only lost_mlflow killed_worker
+                                       two ordinary nights, then these
 
 A clone of this checkout gets a whole stack (PostgreSQL, MLflow, Prefect, workers) on free ports, a receiver of
 alerts, and a night for each day through the deployment that the schedule uses. Each step says beforehand what must
@@ -13,6 +15,7 @@ from __future__ import annotations
 import argparse
 import base64
 import contextlib
+import hashlib
 import http.server
 import json
 import os
@@ -40,6 +43,11 @@ from rich.table import Table
 ROOT = Path(__file__).parents[1]
 BIN = Path(sys.executable).parent
 START = date(2026, 3, 2)
+
+#: Seconds within which the run of a stage that lost its worker, or its server until that is back, must have ended.
+LIMIT = 120.0
+#: Seconds within which a night that holds nothing new must have said so.
+NOTHING = 20.0
 
 #: What makes a night cheap: small models, few epochs. `--whole` takes params.yaml as it is.
 SMALL: dict[str, Any] = {
@@ -154,23 +162,30 @@ class Drill:
         finally:
             path.write_text(before)
 
+    def told(self, *words: str) -> Any:
+        """Return what ``stillhouse ... --json`` prints."""
+        return json.loads(self.command(*words, "--json").stdout)
+
     def history(self) -> dict[str, Any]:
         """Return what the ledger adds up to."""
-        return dict(json.loads(self.command("history", "--json").stdout))
+        return dict(self.told("history"))
 
     def champion(self) -> int | None:
-        """Return the version that whoever serves is given: what the alias says. A server that is away is waited for."""
+        """Return the version that whoever serves is given: what the alias says. A server that is away is waited for.
+
+        Raises:
+            RuntimeError: MLflow refuses the question, for another reason than that there is no champion.
+        """
         account = f"{self.environment['MLFLOW_TRACKING_USERNAME']}:{self.environment['MLFLOW_TRACKING_PASSWORD']}"
         address = f"{self.environment['MLFLOW_TRACKING_URI']}/api/2.0/mlflow/registered-models/alias"
         until = time.monotonic() + 60
         while True:
             try:
                 found = _asked(f"{address}?name=student&alias=champion", account)
-            except urllib.error.HTTPError as error:
-                if error.code in (400, 404):  # no such alias, or no such model yet
+            except OSError as error:
+                if isinstance(error, urllib.error.HTTPError) and error.code < 500:  # else it is away, or its database
+                    _require_none(error)
                     return None
-                raise
-            except OSError:
                 if time.monotonic() > until:
                     raise
                 time.sleep(1.0)
@@ -256,6 +271,23 @@ def _asked(url: str, account: str, body: dict[str, Any] | None = None) -> Any:
         return json.load(answer)
 
 
+def _require_none(error: urllib.error.HTTPError) -> None:
+    """Take it that nothing has the alias, or that there is no student yet, where MLflow says just that.
+
+    Raises:
+        RuntimeError: it says something else.
+    """
+    said = error.read().decode()
+    with contextlib.suppress(ValueError, KeyError, TypeError):
+        answer = json.loads(said)
+        if (answer["error_code"], answer["message"]) in {
+            ("RESOURCE_DOES_NOT_EXIST", "Registered Model with name=student not found"),
+            ("INVALID_PARAMETER_VALUE", "Registered model alias champion not found."),
+        }:
+            return
+    raise RuntimeError(f"MLflow answered {error.code}: {said}")
+
+
 def ordinary(drill: Drill, day: str) -> None:
     """A night on which nothing happens."""
     with drill.step(day, "an ordinary night", "Completed, its student promoted") as step:
@@ -288,29 +320,19 @@ def worse_student(drill: Drill, day: str) -> None:
 
 def killed_worker(drill: Drill, day: str) -> None:
     """A night whose GPU worker dies with the stage that it performs."""
-    expected = "the stage's run Crashed within 2 minutes, the night Completed, its student promoted"
+    champion = "no champion yet" if day == str(START) else "champion unmoved"
+    expected = f"the stage's run Crashed within 2 minutes, {champion}, the night Completed, its student promoted"
     with drill.step(day, "the GPU worker and its stage killed", expected) as step:
-        before, name = drill.champion(), f"{day}: train_teacher"
-        times: dict[str, float] = {}
-        states: list[str] = []
+        before, seen = drill.champion(), list[str]()
 
         def kill() -> None:
-            until = time.monotonic() + 300
-            while (found := drill.run_named(name)) is None or found[1] not in ("Running", "Completed"):
-                if time.monotonic() > until:
-                    return
-                time.sleep(0.2)
+            run = _at_work(drill, day)
             _kill_worker(drill, "gpu")
-            times["killed"] = time.monotonic()
-            states.append(drill.state(found[0], 180))
-            times["ended"] = time.monotonic()
+            seen.extend([_over(drill, run, time.monotonic()), _unmoved(drill, before)])
 
         ended = drill.night(day, kill)
-        after = times.get("ended", 1e9) - times.get("killed", 0.0)
-        crashed = f"the stage's run {states[0] if states else 'never seen'}"
-        within = "within 2 minutes" if after < 120 else f"after {after:.0f} s"
         moved = "its student promoted" if drill.champion() != before else "nothing promoted"
-        step.happened = f"{crashed} {within}, the night {ended}, {moved}"
+        step.happened = f"the stage's run {', '.join(seen)}, the night {ended}, {moved}"
 
 
 def awaiting(drill: Drill, day: str) -> None:
@@ -338,45 +360,63 @@ def awaiting(drill: Drill, day: str) -> None:
 
 def tampered(drill: Drill, day: str) -> None:
     """An entry of the ledger edited by somebody with access to the registry, found, and put back."""
-    number = drill.history()["entries"][0]["number"]
-    with drill.step(day, "a ledger entry edited", "audit, run and promote refuse and name it") as step:
-        before = _edit_entry(drill, number, None)
+    expected = "audit, run and promote refuse and name it, champion unmoved"
+    with drill.step(day, "a ledger entry edited", expected) as step:
+        told = drill.history()
+        entry = next(one for one in told["entries"] if one["kind"] == "promoted")
+        champion = told["champion"]["version"]
+        # Of one that the gate had before it nothing else stands in the way: afterwards it is promoted.
+        other = max(one["version"] for one in told["entries"] if one["version"] != champion)
+        promote = ["promote", str(other), "--override-gate", "--reason", "the drill", "--actor", "drill"]
+        text = _entry(drill, entry["number"])
+        forged = text.replace('"actor":"gate"', '"actor":"nobody"')
+        hashes = f"its text hashes to {_short(forged)}, it was written as {_short(text)}"
+        words = f"entry {entry['number']} was altered: {hashes}"
         try:
-            tries = (["audit", "student@champion"], ["run", "--as-of", day, "--force"], ["rollback"])
-            refused = [drill.command(*words, code=None) for words in tries]
-            named = [one.returncode != 0 and f"{number}" in one.stdout + one.stderr for one in refused]
-            step.happened = "audit, run and promote refuse and name it" if all(named) else f"{named}"
+            _entry(drill, entry["number"], forged)
+            tries = (["audit", str(champion)], ["run", "--as-of", day, "--force"], promote)
+            refused = [drill.command(*one, code=None) for one in tries]
+            named = [one.returncode != 0 and words in " ".join(f"{one.stdout} {one.stderr}".split()) for one in refused]
+            told_of = "audit, run and promote refuse and name it" if all(named) else f"{named}"
+            step.happened = f"{told_of}, {_unmoved(drill, champion)}"
         finally:
-            _edit_entry(drill, number, before)
-    with drill.step(day, "the entry put back", "every link verified") as step:
-        done = drill.command("audit", "student@champion", code=None)
-        step.happened = "every link verified" if done.returncode == 0 else done.stdout[-300:]
+            _entry(drill, entry["number"], text)
+    with drill.step(day, "the entry put back", "every link verified, and that promotion done") as step:
+        done = drill.command("audit", str(champion), code=None)
+        drill.command(*promote)
+        whole = "every link verified" if done.returncode == 0 else done.stdout[-300:]
+        step.happened = f"{whole}, and {'that promotion done' if drill.champion() == other else 'another is champion'}"
 
 
 def lost(program: str) -> Callable[[Drill, str], None]:
     """Return what kills one of the stack's servers in the middle of a night."""
 
     def happens(drill: Drill, day: str) -> None:
-        expected = "Completed at the latest at the second attempt, its student promoted, nothing left at work"
+        expected = (
+            "champion unmoved, the stage's run over within 2 minutes of its return, "
+            "Completed at the latest at the second attempt, its student promoted, nothing left at work"
+        )
         with drill.step(day, f"{program} killed in mid-night", expected) as step:
-            before = drill.champion()
+            before, seen = drill.champion(), list[str]()
 
             def kill() -> None:
-                until = time.monotonic() + 300
-                while (found := drill.run_named(f"{day}: train_teacher")) is None or found[1] != "Running":
-                    if time.monotonic() > until:
-                        raise RuntimeError("train_teacher never ran")
-                    time.sleep(0.2)
-                rows = [line.split() for line in drill.command("stack", "status", code=None).stdout.splitlines()]
-                os.kill(next(int(row[2]) for row in rows if row[0] == program), signal.SIGKILL)
+                run = _at_work(drill, day)
+                pid = _pid(drill, program)
+                os.kill(pid, signal.SIGKILL)
+                returned = _back(drill, program, pid)
+                seen.append(_unmoved(drill, before))
+                over = _over(drill, run, returned)
+                limit = "within 2 minutes"
+                seen.append(f"the stage's run {'over ' + limit if over.endswith(limit) else over} of its return")
 
             ended = drill.night(day, kill)
             if ended != "Completed":
                 ended = drill.night(day)
             moved = "its student promoted" if drill.champion() != before else "nothing promoted"
             idle = "nothing left at work" if drill.idle(120) else "runs left at work"
-            step.happened = f"{ended} at the latest at the second attempt, {moved}, {idle}"
+            step.happened = f"{', '.join(seen)}, {ended} at the latest at the second attempt, {moved}, {idle}"
 
+    happens.__name__ = f"lost_{program}"
     return happens
 
 
@@ -404,31 +444,94 @@ def lost_machine(drill: Drill, day: str) -> None:
 
 def nothing_new(drill: Drill, day: str) -> None:
     """The same night once more, twice at once."""
-    with drill.step(day, "the same night again, twice at once", "Cancelled and Completed, ledger unmoved") as step:
+    expected = "Cancelled and Completed, in seconds, ledger unmoved"
+    with drill.step(day, "the same night again, twice at once", expected) as step:
         before = len(drill.history()["entries"])
         other: list[str] = []
+        started = time.monotonic()
         first = drill.night(day, lambda: other.append(drill.night(day)))
+        took = time.monotonic() - started
         same = len(drill.history()["entries"]) == before
-        step.happened = f"{' and '.join(sorted([first, *other]))}, {'ledger unmoved' if same else 'new entries'}"
+        step.happened = (
+            f"{' and '.join(sorted([first, *other]))}, {'in seconds' if took < NOTHING else f'after {took:.0f} s'}, "
+            f"{'ledger unmoved' if same else 'new entries'}"
+        )
 
 
-#: What happens on which night.
+#: What happens on which night; on any other, nothing.
 LONG = {
-    3: bad_data,
-    5: worse_student,
-    7: killed_worker,
-    9: awaiting,
-    10: lost("mlflow"),
-    11: lost("prefect"),
-    12: lost("postgres"),
-    13: tampered,
-    14: lost_machine,
+    3: (bad_data,),
+    5: (worse_student,),
+    7: (killed_worker,),
+    9: (awaiting,),
+    10: (lost("mlflow"),),
+    11: (lost("prefect"),),
+    12: (lost("postgres"),),
+    13: (ordinary, tampered),
+    14: (lost_machine,),
 }
-SHORT = {1: killed_worker, 2: awaiting, 3: bad_data}
+SHORT = {1: (killed_worker,), 2: (awaiting,), 3: (bad_data, tampered)}
+STEPS = {step.__name__: step for steps in LONG.values() for step in (*steps, nothing_new)}
+
+
+def _plan(nights: int, only: list[str]) -> list[tuple[Callable[[Drill, str], None], ...]]:
+    """Return what happens on each night; ``only``: after two ordinary ones, which leave a champion and one before."""
+    if only:
+        plan: list[tuple[Callable[[Drill, str], None], ...]] = [(ordinary,), (ordinary,)]
+        for name in only:
+            if STEPS[name] in (tampered, nothing_new):  # no nights of their own
+                plan[-1] += (STEPS[name],)
+            else:
+                plan.append((STEPS[name],))
+        return plan
+    if nights <= len(SHORT):
+        return [SHORT[number] for number in range(1, nights + 1)]
+    plan = [LONG.get(number, (ordinary,)) for number in range(1, nights + 1)]
+    return [*plan[:-1], (*plan[-1], nothing_new)]
+
+
+def _at_work(drill: Drill, day: str) -> str:
+    """Wait until the night trains its teacher, and return the id of that stage's run."""
+    until = time.monotonic() + 300
+    while (found := drill.run_named(f"{day}: train_teacher")) is None or found[1] != "Running":
+        if time.monotonic() > until or (found and found[1] == "Completed"):
+            raise RuntimeError(f"train_teacher was not met at work: {found}")
+        time.sleep(0.2)
+    return found[0]
+
+
+def _over(drill: Drill, run: str, since: float) -> str:
+    """Say how a stage's run ended, and whether within `LIMIT` of ``since``, of the monotonic clock."""
+    state = drill.state(run, since + LIMIT - time.monotonic())
+    took = time.monotonic() - since
+    return f"{state} {'within 2 minutes' if took < LIMIT else f'after {took:.0f} s'}"
+
+
+def _pid(drill: Drill, program: str) -> int:
+    """Return the process of one of the stack's programs, once it answers; 0: it does not."""
+    rows = [line.split() for line in drill.command("stack", "status", code=None).stdout.splitlines()]
+    return next((int(row[2]) for row in rows if row[:2] == [program, "running"]), 0)
+
+
+def _back(drill: Drill, program: str, killed: int) -> float:
+    """Return when the program ran again, and both servers, and so their database, answered."""
+    until = time.monotonic() + 300
+    while (asked := time.monotonic()) < until:
+        # What a dead server leaves behind answers for a moment yet: its successor is waited for.
+        with contextlib.suppress(OSError):
+            if _pid(drill, program) not in (0, killed):
+                drill.prefect("flow_runs/filter", {"limit": 1})
+                drill.champion()
+                return asked
+        time.sleep(0.5)
+    raise RuntimeError(f"{program} never came back")
 
 
 def _unmoved(drill: Drill, before: int | None) -> str:
-    return "champion unmoved" if drill.champion() == before else "champion moved"
+    now = drill.champion()
+    if now != before:
+        return f"champion moved from {before} to {now}"
+    return "no champion yet" if now is None else "champion unmoved"
 
 
 def _alert(drill: Drill, words: str, since: int) -> str:
@@ -449,21 +552,23 @@ def _kill_worker(drill: Drill, pool: str) -> None:
                         one.send_signal(signal.SIGKILL)
 
 
-def _edit_entry(drill: Drill, number: int, text: str | None) -> str:
-    """Change the reason in an entry (``None``), or put ``text`` in its place; return what stood there."""
+def _entry(drill: Drill, number: int, text: str | None = None) -> str:
+    """Return the text of an entry of the ledger; ``text``: what is put in its place, without any of the rules."""
     code = (
         "import json, pathlib\n"
         "from stillhouse.tracking.store import connect\n"
         "client = connect(pathlib.Path.cwd()).client\n"
-        f"version = client.get_model_version('student-ledger', '{number}')\n"
-        "key = next(k for k, v in sorted(version.tags.items()) if '\"kind\"' in v or 'reason' in v)\n"
-        "before = version.tags[key]\n"
-        f"given = {text!r}\n"
-        "now = before.replace('gate', 'GATE', 1) if given is None else given\n"
-        f"client.set_model_version_tag('student-ledger', '{number}', key, now)\n"
+        f"before = client.get_model_version('student-ledger', '{number}').tags['entry.0']\n"
+        f"now = {text!r}\n"
+        f"now is None or client.set_model_version_tag('student-ledger', '{number}', 'entry.0', now)\n"
         "print(json.dumps(before))\n"
     )
     return str(drill.python(code))
+
+
+def _short(text: str) -> str:
+    """Return the hash of an entry's text as the ledger's findings show it."""
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def _clone(place: Path, *, whole: bool) -> Drill:
@@ -539,23 +644,17 @@ def main() -> int:
     parser.add_argument("--whole", action="store_true", help="with the models and the gate of params.yaml")
     parser.add_argument("--keep", type=Path, help="make the clone here and keep it")
     parser.add_argument("--json", type=Path, help="write the table here too")
+    parser.add_argument("--only", nargs="+", default=[], choices=STEPS, help="two ordinary nights, then one for each")
     given = parser.parse_args()
     place = given.keep or Path(tempfile.mkdtemp(prefix="stillhouse-drill-")) / "workspace"
     drill = _clone(place, whole=given.whole)
     started = time.monotonic()
     try:
         with _receiver(drill) as alerts, _stack(drill, alerts):
-            plan = LONG if given.nights > len(SHORT) else SHORT
-            for number in range(1, given.nights + 1):
-                day = str(START + timedelta(days=number - 1))
-                happens = plan.get(number, ordinary)
-                if happens is tampered:
-                    ordinary(drill, day)
-                happens(drill, day)
-            if plan is SHORT:
-                tampered(drill, str(START + timedelta(days=1)))
-            else:
-                nothing_new(drill, str(START + timedelta(days=given.nights - 1)))
+            for number, steps in enumerate(_plan(given.nights, given.only)):
+                day = str(START + timedelta(days=number))
+                for happens in steps:
+                    happens(drill, day)
     finally:
         if given.keep is None:
             shutil.rmtree(place.parent, ignore_errors=True)
