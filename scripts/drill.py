@@ -2,7 +2,7 @@
 
     make drill                         fourteen nights on the built-in shop, small models
     python scripts/drill.py --nights 3 the short one, which CI runs
-    python scripts/drill.py --only lost_mlflow killed_worker
+    python scripts/drill.py --only lost_mlflow a_persons_commands
                                        two ordinary nights, then these
 
 A clone of this checkout gets a whole stack (PostgreSQL, MLflow, Prefect, workers) on free ports, a receiver of
@@ -31,12 +31,14 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import psutil
 import yaml
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from rich.console import Console
 from rich.table import Table
 
@@ -420,6 +422,109 @@ def lost(program: str) -> Callable[[Drill, str], None]:
     return happens
 
 
+def a_persons_commands(drill: Drill, day: str) -> None:
+    """What a person asks and decides beside a stack at work, of which the next night must not notice anything."""
+    champion = waiting = first = 0
+    with drill.step(day, "a night that waits, and its decision", "Completed, against the first champion too") as step:
+        with drill.settings({"gate.mode": "approve"}):
+            ended = drill.night(day)
+        told = drill.history()
+        champion, waiting = told["champion"]["version"], told["awaiting"]
+        first = next(one["version"] for one in told["entries"] if one["kind"] == "promoted")
+        decision = _decision(drill, waiting)
+        rule = next(one for one in decision["verdicts"][0]["rules"] if one["name"] == "reference")
+        known = (decision["champion"], decision["reference"]) == (champion, first) and rule["value"] is not None
+        step.happened = f"{ended}, {'against the first champion too' if known else f'against {decision}'}"
+    with drill.step(day, "stillhouse reject", "turned down by drill, champion unmoved") as step:
+        drill.command("reject", "--reason", "the drill", "--actor", "drill")
+        told = drill.history()
+        last = told["entries"][-1]
+        said = (last["kind"], last["version"], last["reason"], told["awaiting"])
+        right = said == ("rejected", waiting, "the drill", None)
+        step.happened = f"{'turned down' if right else last['kind']} by {last['actor']}, {_unmoved(drill, champion)}"
+    with drill.step(day, "stillhouse compare", "both, on the same users, under both protocols") as step:
+        found = drill.told("compare", str(champion), str(waiting))
+        sides = [found[side]["version"] for side in ("first", "second")] == [champion, waiting]
+        paired = {
+            one["protocol"]
+            for one in found["differences"]
+            if one["users"] > 0 and one["low"] - 1e-9 <= one["second"] - one["first"] <= one["high"] + 1e-9
+        }
+        right = sides and paired == {"leave_one_out", "time_window"}
+        step.happened = "both, on the same users, under both protocols" if right else json.dumps(found["differences"])
+    with drill.step(day, "stillhouse promote", "the first one is champion, by drill") as step:
+        at = datetime.now(UTC).isoformat(timespec="seconds")
+        time.sleep(1.1)  # the ledger's times are whole seconds
+        drill.command("promote", str(first), "--reason", "the drill", "--actor", "drill")
+        entry = drill.history()["champion"]
+        right = drill.champion() == first == entry["version"] != champion
+        step.happened = f"the {'first' if right else 'wrong'} one is champion, by {entry['actor']}"
+    with drill.step(
+        day, "stillhouse history --at", "then the champion of then, now the first, before it all none"
+    ) as step:
+        then, before = (drill.told("history", "--at", when)["champion"] for when in (at, "2020-01-01 12:00"))
+        now = drill.history()["champion"]["version"]
+        right = (then["version"], now, before) == (champion, first, None)
+        step.happened = (
+            "then the champion of then, now the first, before it all none" if right else f"{then}, {now}, {before}"
+        )
+    _traced(drill, day, champion, waiting)
+    _kept(drill, day, champion)
+
+
+def _traced(drill: Drill, day: str, version: int, newest: int) -> None:
+    """What a person asks of a version: who vouches for it, what it came from, whether it can be made again."""
+    with drill.step(day, "whose signature", "ours, every link verified; to a stranger nobody's") as step:
+        words = ("audit", f"student@{version}", "--require-signature")
+        whole = drill.told(*words)["whole"]
+        stranger = drill.command(*words, code=None, STILLHOUSE_SIGNING_KEY="", STILLHOUSE_VERIFY_KEYS="")
+        refused = stranger.returncode == 1 and "must be signed by a trusted key" in stranger.stderr
+        step.happened = (
+            f"{'ours, every link verified' if whole else 'broken'}; to a stranger {'nobody' if refused else 'some'}'s"
+        )
+    with drill.step(
+        day, "stillhouse audit --data", "the first day reached every student, the last one tonight's"
+    ) as step:
+        days = _days(drill, newest)  # some of them, by mistakes of the shop's, in years to come
+        oldest, latest = (
+            [one["version"] for one in drill.told("audit", "--data", days[name])]
+            for name in (min(days), f"interactions/{date.fromisoformat(day) - timedelta(days=1)}.parquet")
+        )
+        right = oldest == sorted({one["version"] for one in drill.history()["entries"]}) and latest == [newest]
+        step.happened = (
+            "the first day reached every student, the last one tonight's" if right else f"{oldest}, {latest}"
+        )
+    with drill.step(day, "stillhouse reproduce", "every output identical, or not by nature") as step:
+        found = json.loads(drill.command("reproduce", f"student@{version}", "--json", code=None).stdout)
+        differ = [one["path"] for one in found["outputs"] if one["state"] == "differs"]
+        count = sum(one["state"] == "identical" for one in found["outputs"])
+        right = found["identical"] and not differ and count >= 10
+        step.happened = "every output identical, or not by nature" if right else f"{count} identical; {differ} differ"
+
+
+def _kept(drill: Drill, day: str, version: int) -> None:
+    """What a person does beside the live line must leave it as it stands."""
+    with drill.step(day, "stillhouse gc", "a stray named, then freed, every link verified") as step:
+        before = _unreached(drill)
+        stray = _stray(drill.root)
+        named = _unreached(drill) == before + 1 and stray.exists()
+        drill.command("gc")
+        gone = not stray.exists() and _unreached(drill) == 0
+        done = drill.command("audit", str(version), code=None)
+        step.happened = (
+            f"a stray {'named' if named else 'overlooked'}, then {'freed' if gone else 'kept'}, "
+            f"{'every link verified' if done.returncode == 0 else done.stdout[-300:]}"
+        )
+    with drill.step(day, "stillhouse backfill", "closed, the live ledger, tags and champion unmoved") as step:
+        champion, entries, tags = drill.champion(), drill.history()["entries"], _tags(drill.root)
+        found = drill.told("backfill", "--from", "2026-02-20", "--to", "2026-02-20")
+        same = (drill.history()["entries"], _tags(drill.root)) == (entries, tags)
+        step.happened = (
+            f"{', '.join(one['state'] for one in found['nights'])}, "
+            f"the live {'ledger, tags and' if same else 'line moved,'} {_unmoved(drill, champion)}"
+        )
+
+
 def lost_machine(drill: Drill, day: str) -> None:
     """The stack of before the night comes back from its backup; the night, which the backup never saw, is run again."""
     backup = drill.root.parent / "stack.tar"
@@ -467,7 +572,7 @@ LONG = {
     10: (lost("mlflow"),),
     11: (lost("prefect"),),
     12: (lost("postgres"),),
-    13: (ordinary, tampered),
+    13: (a_persons_commands, tampered),
     14: (lost_machine,),
 }
 SHORT = {1: (killed_worker,), 2: (awaiting,), 3: (bad_data, tampered)}
@@ -571,6 +676,53 @@ def _short(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
+def _decision(drill: Drill, version: int) -> dict[str, Any]:
+    """Return the gate's decision that the ledger names of a version."""
+    entries = drill.history()["entries"]
+    verdict = next(one["verdict"] for one in entries if one["version"] == version and one["verdict"])
+    code = (
+        "import json, pathlib\n"
+        "from stillhouse.tracking.registry import version_of\n"
+        "from stillhouse.tracking.runs import read_file\n"
+        "from tasks.gate import decision_file\n"
+        "root = pathlib.Path.cwd()\n"
+        f"found = read_file(root, version_of(root, {version}).run_id, decision_file('{verdict}'))\n"
+        "print(json.dumps(json.loads(found)))\n"
+    )
+    return dict(drill.python(code))
+
+
+def _days(drill: Drill, version: int) -> dict[str, str]:
+    """Return day of interactions → MD5 of its file, of the snapshot that a version came from."""
+    code = (
+        "import json, pathlib\n"
+        "from stillhouse.tracking.registry import read_statement\n"
+        f"files = json.loads(read_statement(pathlib.Path.cwd(), {version}))['predicate']['files']['data/snapshot']\n"
+        "print(json.dumps({name: md5 for name, md5 in files.items() if name.startswith('interactions/')}))\n"
+    )
+    return dict(drill.python(code))
+
+
+def _stray(root: Path) -> Path:
+    """Put something into DVC's cache that nothing names, and return where it lies."""
+    content = b"nobody knows where this came from"
+    name = hashlib.md5(content, usedforsecurity=False).hexdigest()
+    path = root / ".dvc" / "cache" / "files" / "md5" / name[:2] / name[2:]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+    return path
+
+
+def _unreached(drill: Drill) -> int:
+    """Return how many pieces of content in the cache ``gc --dry-run`` would free."""
+    return sum(int(one["count"]) for one in drill.told("gc", "--dry-run")["freed"] if one["place"] == "cache")
+
+
+def _tags(root: Path) -> str:
+    listed = subprocess.run(["git", "show-ref", "--tags"], cwd=root, capture_output=True, text=True, check=True)
+    return listed.stdout
+
+
 def _clone(place: Path, *, whole: bool) -> Drill:
     subprocess.run(["git", "clone", "-q", "--no-tags", str(ROOT), str(place)], check=True)
     kept = {
@@ -583,11 +735,17 @@ def _clone(place: Path, *, whole: bool) -> Drill:
             "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
             "PYTHONPATH": f"{place / 'src'}{os.pathsep}{place}",
             "STILLHOUSE_WORKSPACE": str(place.resolve()),
+            "STILLHOUSE_SIGNING_KEY": _signing_key(),
         },
     )
     if not whole:
         drill.set(SMALL)
     return drill
+
+
+def _signing_key() -> str:
+    key = Ed25519PrivateKey.generate()
+    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
 
 
 @contextlib.contextmanager
