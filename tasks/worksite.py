@@ -18,6 +18,7 @@ from stillhouse.params.base import build, read_yaml
 from stillhouse.params.model import ComputeSpec
 from stillhouse.runner import outbox
 from stillhouse.runner.lifeline import NIGHT_PID, TIME_LIMIT
+from stillhouse.runner.outcome import no_room
 from stillhouse.runner.stage import STATE
 from tasks import remote, versions
 from tasks.answering import LOOK
@@ -66,6 +67,7 @@ def carry_out(order: Order, clone: Path, given_up: Callable[[], bool] = lambda: 
         given_up: whether the night, or this attempt, is over (`tasks.answering.end_with`).
 
     Raises:
+        OSError: something could not be written or read, for another reason than a full disk.
         RuntimeError: a stage ended without a known error, an earlier attempt at it does not end, or it was given up.
     """
     site = None
@@ -90,9 +92,12 @@ def carry_out(order: Order, clone: Path, given_up: Callable[[], bool] = lambda: 
                 ended = time.time()
                 send(site, name)
             entry = entry_of(site, name)
-        except StillhouseError as error:
+        except (StillhouseError, OSError) as error:
+            known = error if isinstance(error, StillhouseError) else no_room(name, site or clone, error)
+            if known is None:
+                raise
             said = _said(site, name) if site else None
-            yield Done(name, False, None, str(error), type(error).__name__, message=said)
+            yield Done(name, False, None, str(known), type(known).__name__, message=said)
             return
         yield Done(name, ran, entry, began=began, ended=ended, message=_said(site, name))
 

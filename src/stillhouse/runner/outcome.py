@@ -7,12 +7,16 @@ all (a reused one leaves none) and carries a known error's line back.
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
 from stillhouse.data.files import read_json, write_json
-from stillhouse.errors import StillhouseError, by_name, one_line
+from stillhouse.errors import NightError, StillhouseError, by_name, one_line
 
-__all__ = ["clear", "failed", "finished", "outcome", "raise_if_failed"]
+__all__ = ["clear", "failed", "finished", "no_room", "outcome", "raise_if_failed"]
+
+#: What a write is told that finds no room: on the disk, or in what somebody may use of it.
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
 
 def _note(state: Path, stage: str) -> Path:
@@ -57,3 +61,20 @@ def raise_if_failed(state: Path, stage: str) -> None:
     note = outcome(state, stage)
     if note and note.get("known"):
         raise by_name(str(note["known"]))(str(note["error"]))
+
+
+def no_room(stage: str, place: Path, error: BaseException | None) -> NightError | None:
+    """Return the known error that ``error`` is where it came of a full disk, otherwise ``None``.
+
+    Args:
+        stage: the stage that was to be performed.
+        place: the folder that it works in.
+        error: what was raised; what it was raised from counts too.
+    """
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in _NO_ROOM:
+            return NightError(
+                one_line(f"stage {stage} must find room in {place}, got: {error}; make room, the next run goes on")
+            )
+        error = error.__cause__ or error.__context__
+    return None

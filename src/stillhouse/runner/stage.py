@@ -11,7 +11,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -56,8 +56,12 @@ def run_stage(name: str, paths: Mapping[str, Path], workspace: Path) -> None:
     try:
         _run(name, paths, workspace, started)
     except BaseException as error:
-        outcome.failed(state, name, error)
-        raise
+        full = outcome.no_room(name, workspace, error)
+        with suppress(OSError):  # no room for the note either: whoever started the stage looks for itself
+            outcome.failed(state, name, full or error)
+        if full is None:
+            raise
+        raise full from error
     outcome.finished(state, name, time.monotonic() - started)
 
 

@@ -6,13 +6,14 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 import yaml
 
 from stillhouse.data.files import write_json
-from stillhouse.errors import DataError, ParamsError
+from stillhouse.errors import DataError, NightError, ParamsError
 from stillhouse.runner import outbox, outcome
 from stillhouse.runner.closure import package_root
 from stillhouse.runner.stage import STATE, run_stage
@@ -110,6 +111,18 @@ def test_a_known_error_crosses_the_process_boundary_with_its_class_and_line(work
     with pytest.raises(DataError) as again:
         outcome.raise_if_failed(workspace / STATE, "admit")
     assert str(again.value) == str(caught.value)
+
+
+def test_a_full_disk_is_a_known_error_wherever_the_stage_met_it(workspace):
+    verdict(workspace, quarantined=1)
+    (workspace / "out").mkdir()
+    name = f".admitted.json.{os.getpid()}-{threading.get_ident()}.tmp"
+    (workspace / "out" / name).symlink_to("/dev/full")
+    with pytest.raises(NightError, match=r"stage admit must find room in .*No space left on device"):
+        run_stage("admit", paths(workspace), workspace)
+    with pytest.raises(NightError, match="the next run goes on"):
+        outcome.raise_if_failed(workspace / STATE, "admit")
+    run_stage("admit", paths(workspace), workspace)
 
 
 def test_a_failed_stage_leaves_no_metrics_of_an_earlier_run(workspace):

@@ -4,6 +4,7 @@ import shutil
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import filelock
 import pytest
@@ -116,6 +117,17 @@ def test_a_known_error_is_the_last_answer(site, monkeypatch):
     monkeypatch.setattr(worksite, "bring_up_to_date", refuse)
     (done,) = worksite.carry_out(order("a", "b"), site)
     assert (done.stage, done.known, done.error) == ("a", "DataError", "a must hold rows")
+
+
+def test_a_full_disk_is_a_known_error_and_no_other_refusal_of_the_disk_is(site, monkeypatch):
+    (site / "given").write_text("xy")
+    monkeypatch.setattr(worksite, "bring_up_to_date", lambda *_: Path("/dev/full").write_text("x"))
+    (done,) = worksite.carry_out(order("a", "b"), site)
+    assert (done.stage, done.known) == ("a", "NightError")
+    assert done.error.startswith(f"stage a must find room in {site}, got: [Errno 28] No space left on device")
+    monkeypatch.setattr(worksite, "bring_up_to_date", lambda *_: Path("/dev/null/none").write_text("x"))
+    with pytest.raises(NotADirectoryError):
+        list(worksite.carry_out(order("a", "b"), site))
 
 
 def test_a_worker_of_other_code_answers_so_and_begins_nothing(site):
