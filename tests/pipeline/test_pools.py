@@ -1,6 +1,7 @@
 """A night over two workers in two clones that share nothing but DVC's remote and the servers."""
 
 import json
+import shutil
 import subprocess
 import sys
 
@@ -17,6 +18,9 @@ pytestmark = [pytest.mark.slow, pytest.mark.services, pytest.mark.timeout(900)]
 #: Keys of a store that exists for this test alone.
 S3 = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_DEFAULT_REGION": "us-east-1"}
 
+#: Content that nothing names.
+JUNK = "nights/files/md5/ab/cdef0123456789abcdef0123456789"
+
 
 @pytest.fixture(scope="module")
 def bucket():
@@ -25,10 +29,19 @@ def bucket():
     server = ThreadedMotoServer("127.0.0.1", port)
     server.start()
     address = f"http://127.0.0.1:{port}"
-    keys = {"aws_access_key_id": "test", "aws_secret_access_key": "test", "region_name": "us-east-1"}
-    boto3.client("s3", endpoint_url=address, **keys).create_bucket(Bucket="stillhouse")
+    _store(address).create_bucket(Bucket="stillhouse")
     yield address
     server.stop()
+
+
+def _store(address):
+    keys = {"aws_access_key_id": "test", "aws_secret_access_key": "test", "region_name": "us-east-1"}
+    return boto3.client("s3", endpoint_url=address, **keys)
+
+
+def _keys(address):
+    pages = _store(address).get_paginator("list_objects_v2").paginate(Bucket="stillhouse")
+    return {one["Key"] for page in pages for one in page["Contents"]}
 
 
 @pytest.fixture(scope="module")
@@ -74,9 +87,7 @@ def test_a_night_over_two_clones_and_s3_makes_the_embedded_nights_bytes(pools, f
     for name in ("cpu", "gpu"):
         site = pools.folder / name / ".stillhouse" / "sites" / "2026-03-02"
         assert (site / "models" / "teacher").exists() == (name == "gpu"), "each clone made its own and no more"
-    keys = {"aws_access_key_id": "test", "aws_secret_access_key": "test", "region_name": "us-east-1"}
-    found = boto3.client("s3", endpoint_url=bucket, **keys).list_objects_v2(Bucket="stillhouse")
-    names = [one["Key"] for one in found["Contents"]]
+    names = _keys(bucket)
     assert any(name.startswith("nights/files/md5/") for name in names)
     assert any(name.startswith("nights/stillhouse/nights/2026-03-02/open-") for name in names)
     audited = pools.run("audit", "student@champion", "--json")
@@ -90,6 +101,26 @@ def test_a_night_over_two_clones_and_s3_makes_the_embedded_nights_bytes(pools, f
     light, heavy = (next(run for name, run in runs.items() if stage in name) for stage in ("ingest", "train_teacher"))
     assert light[2] < heavy[2], "the champion is evaluated at once: a CPU stage waits for no GPU stage"
     assert _left_open(pools) == [], "each attempt's run has ended"
+
+
+@pytest.mark.drill
+def test_a_night_in_s3_is_made_again_and_what_it_needs_outlives_a_collection_there(pools, first, bucket):
+    again = json.loads(pools.run("reproduce", "student@1", "--json").stdout)
+    assert again["identical"] is True
+    states = {one["path"]: one["state"] for one in again["outputs"]}
+    assert states["models/teacher"] == states["packages/small"] == "identical"
+    before = _keys(bucket)
+    _store(bucket).put_object(Bucket="stillhouse", Key=JUNK, Body=b"nobody's")
+    told = json.loads(pools.run("gc", "--remote", "--json").stdout)
+    assert {one["place"]: one["count"] for one in told["freed"]}["remote"] == 1
+    assert _keys(bucket) == before
+    cache, aside = (pools.workspace.root / ".dvc" / "cache" / name for name in ("files", "aside"))
+    cache.rename(aside)
+    try:
+        assert json.loads(pools.run("audit", "student@champion", "--json").stdout)["state"] == "verified"
+    finally:
+        shutil.rmtree(cache, ignore_errors=True)
+        aside.rename(cache)
 
 
 @pytest.mark.drill
