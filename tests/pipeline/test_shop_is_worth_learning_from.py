@@ -1,5 +1,6 @@
 """On its defaults the built-in night ranks popularity, a student alone, the same taught and the teacher in order."""
 
+import os
 from types import SimpleNamespace
 
 import filelock
@@ -17,7 +18,9 @@ from stillhouse.params.base import build, stage_values
 from stillhouse.params.source import SourceSpec
 from stillhouse.params.train_student import TrainStudentParams
 from stillhouse.reporting import SilentReporter
+from stillhouse.tracking.store import connect
 from stillhouse.train.night import Apprentice, read_night, train_model
+from tasks.policy import _GPU
 
 pytestmark = pytest.mark.slow
 
@@ -97,3 +100,17 @@ def test_popularity_a_student_alone_the_same_taught_and_the_teacher_follow_each_
     assert taught > 1.03 * by_itself
     assert teacher > 1.03 * taught
     assert night.words.n_items > 500
+
+
+@pytest.mark.skipif(any(path.exists() for path in _GPU), reason="students take turns on a GPU")
+def test_its_students_were_trained_side_by_side_as_far_as_the_cores_go(night, monkeypatch):
+    if (os.cpu_count() or 1) < 2 * night.params["compute"]["threads"]:
+        pytest.skip("there are no cores for two students")
+    if not (night.root / ".stillhouse" / "mlflow.db").exists():
+        pytest.skip("the night that closed here was tracked by a server, and may have run on pools")
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    client = connect(night.root).client
+    files = [night.root / "runs" / "train_student" / f"{name}.json" for name in night.params["students"]]
+    runs = [client.get_run(read_json(file)["run_id"]).info for file in files]
+    assert len(runs) == 2
+    assert max(run.start_time for run in runs) < min(run.end_time for run in runs)
