@@ -67,15 +67,17 @@ class Stack:
     def pids(self):
         return {name: one.pid for name, one in Supervisor(self.layout).standings().items()}
 
-    def call(self, url, body=None, account=None):
+    def call(self, url, body=None, account=None, method=None):
         """Return (status, answer) of one request."""
         headers = {"Content-Type": "application/json"}
         if account:
             headers["Authorization"] = "Basic " + base64.b64encode(account.encode()).decode()
-        request = urllib.request.Request(url, json.dumps(body).encode() if body is not None else None, headers)
+        data = json.dumps(body).encode() if body is not None else None
         try:
-            with urllib.request.urlopen(request, timeout=20) as answer:
-                return answer.status, json.load(answer)
+            with urllib.request.urlopen(
+                urllib.request.Request(url, data, headers, method=method), timeout=20
+            ) as answer:
+                return answer.status, json.loads(answer.read() or b"null")
         except urllib.error.HTTPError as error:
             with error:
                 return error.code, None
@@ -87,11 +89,10 @@ class Stack:
             f"{env['MLFLOW_TRACKING_URI']}/api/2.0/mlflow/{path}", body, known if account == "" else account
         )
 
-    def prefect(self, path, body=None, account=""):
+    def prefect(self, path, body=None, account="", method=None):
         env = self.env
-        return self.call(
-            f"{env['PREFECT_API_URL']}/{path}", body, env["PREFECT_API_AUTH_STRING"] if account == "" else account
-        )
+        known = env["PREFECT_API_AUTH_STRING"] if account == "" else account
+        return self.call(f"{env['PREFECT_API_URL']}/{path}", body, known, method)
 
     def kept(self):
         """What a person had put into the stack: a version with a file, a variable, a deployment."""
@@ -235,9 +236,14 @@ def test_no_password_shows(stack):
 
 def test_up_again_is_harmless_and_says_so(stack):
     before = stack.pids()
+    nightly = stack.prefect("deployments/name/scheduled/nightly")[1]
+    [schedule] = nightly["schedules"]
+    assert stack.prefect(f"deployments/{nightly['id']}/schedules/{schedule['id']}", {"active": False}, method="PATCH")
     other = {"STILLHOUSE_MLFLOW_PORT": "1"}
     assert "already up; to take the new STILLHOUSE_MLFLOW_PORT: `make stack-down`" in stack.run("up", env=other)
     assert stack.pids() == before
+    [schedule] = stack.prefect("deployments/name/scheduled/nightly")[1]["schedules"]
+    assert (schedule["active"], schedule["schedule"]["cron"]) == (False, "0 3 * * *"), "paused by a person, it stays so"
 
 
 @pytest.mark.drill  # the fourteen nights kill each server and a worker in mid-night
