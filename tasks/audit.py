@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 from stillhouse.data.files import sha256_file, sha256_tree
 from stillhouse.errors import AlteredError, NightError, RegistryError
@@ -13,11 +14,12 @@ from stillhouse.lineage import signing, statement
 from stillhouse.lineage.audit import Link, altered, missing, noted, verified
 from stillhouse.lineage.entry import Entry
 from stillhouse.lineage.ledger import about
+from stillhouse.lineage.openlineage import run_events
 from stillhouse.tracking import registry as versions_store
 from stillhouse.tracking.registry import STUDENT, VersionInfo
 from stillhouse.tracking.runs import read_file
 from tasks.anchors import require_anchored
-from tasks.audit_content import ancestors, content_links
+from tasks.audit_content import ancestors, content_links, made_as
 from tasks.audit_night import night_link
 from tasks.champion import ledger_entries
 from tasks.content import Contents, contents
@@ -25,7 +27,7 @@ from tasks.gate import decision_digest, decision_file
 from tasks.signing import trusted_keys
 from tasks.teachers import Teachers
 
-__all__ = ["audit"]
+__all__ = ["audit", "audited_events"]
 
 
 def audit(root: Path, version: int, served: Path | None = None, *, model: str = STUDENT) -> Link:
@@ -69,6 +71,16 @@ def audit(root: Path, version: int, served: Path | None = None, *, model: str = 
     text = f"{wrong} link{'s' * (wrong > 1)} missing or altered" if wrong else "every link is verified"
     text += f"; noted: {said}" if said else ""
     return Link(name, "altered" if wrong else "verified", text, info.package, tuple(below))
+
+
+def audited_events(root: Path, version: int, namespace: str, *, model: str = STUDENT) -> list[dict[str, Any]]:
+    """Return the OpenLineage events of the record of ``version``, which an audit has found whole.
+
+    Raises:
+        RegistryError: there is no such version, or its record is not what was registered.
+    """
+    record = json.loads(versions_store.read_statement(root, version, model))
+    return run_events(record["predicate"], namespace, made_as)
 
 
 def _ledger(root: Path, info: VersionInfo) -> tuple[list[Entry], Link]:

@@ -18,7 +18,7 @@ from tasks.content import Contents
 from tasks.night import HANDED_ON, NIGHT_FILE, STUDENTS
 from tasks.teachers import Teachers
 
-__all__ = ["ancestors", "content_links"]
+__all__ = ["ancestors", "content_links", "made_as"]
 
 #: Links of the record in the order in which one walks back from what is served.
 _BACK = (
@@ -129,6 +129,14 @@ def _handed_on(path: str) -> str | None:
     if place.startswith("students/"):
         return f"{STUDENTS}/{place.removeprefix('students/')}"
     return HANDED_ON.get(place)
+
+
+def made_as(path: str, md5: str) -> str | None:
+    """Return the path that a content of ``previous/`` was made as, its own where the ledger handed it on.
+
+    ``None`` where nothing was handed on.
+    """
+    return None if md5 == _NONE else _handed_on(path) or path
 
 
 def _dir_md5(files: Mapping[str, bytes]) -> str:

@@ -8,9 +8,11 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+import yaml
 from keys import new_keys
 from workspaces import clone
 
+from stillhouse.cli.audit import show_audit
 from stillhouse.data.files import sha256_tree
 from stillhouse.errors import RegistryError
 from stillhouse.lineage import statement
@@ -165,6 +167,11 @@ def a_removed_entry(workspace, tree):
         for table in ("model_version_tags", "model_versions"):
             database.execute(f"delete from {table} where name = 'student-ledger' and version = 1")
         database.commit()
+
+
+def git(workspace, *words):
+    done = subprocess.run(["git", *words], cwd=workspace.root, check=True, capture_output=True, text=True)
+    return done.stdout
 
 
 def a_lost_tag(workspace, tree):
@@ -401,6 +408,33 @@ def test_content_that_is_in_the_remote_alone_is_verified(two_nights):
 def test_an_altered_student_fails_the_command(two_nights):
     an_altered_package(two_nights, None)
     assert "altered   served bytes" in two_nights.run("audit", "champion", code=1).out
+
+
+def test_openlineage_is_told_every_stage_and_no_more_than_an_audit_found_whole(two_nights, capfd, monkeypatch):
+    monkeypatch.delenv("OPENLINEAGE_NAMESPACE", raising=False)
+    how = {"as_json": False, "openlineage": True, "require_signature": False}
+    assert show_audit(two_nights.root, "2", **how) == 0
+    events = [json.loads(line) for line in capfd.readouterr().out.splitlines()]
+    ended = {event["job"]["name"]: event for event in events if event["eventType"] == "COMPLETE"}
+    lock = two_nights.lock()
+    assert set(ended) == set(lock)
+    for name, event in ended.items():
+        made = {one["name"]: one["facets"]["version"]["datasetVersion"] for one in event["outputs"]}
+        assert made == {one["path"]: one["md5"] for one in lock[name]["outs"]}
+        assert event["eventTime"] == "2026-03-03T00:00:00+00:00"
+    named = {one["name"]: one for one in ended["train_teacher"]["inputs"]}
+    before = yaml.safe_load(git(two_nights, "show", "night/2026-03-02/closed:dvc.lock"))["stages"]["train_teacher"]
+    (teacher,) = [one["md5"] for one in before["outs"] if one["path"] == "models/teacher"]
+    assert named["models/teacher"]["facets"]["version"]["datasetVersion"] == teacher, "the teacher of the night before"
+    assert len({one["name"] for one in ended["check_teacher"]["inputs"]}) == len(ended["check_teacher"]["inputs"])
+    assert show_audit(two_nights.root, "teacher@2", **how) == 0
+    of_teacher = [json.loads(line) for line in capfd.readouterr().out.splitlines()]
+    assert [one for one in events if one in of_teacher] == of_teacher, "the same stage of a night is the same run"
+    an_altered_package(two_nights, None)
+    assert show_audit(two_nights.root, "2", **how) == 1
+    told = capfd.readouterr()
+    assert told.out == "", "what is altered is told to nobody"
+    assert "altered   served bytes" in told.err
 
 
 def test_a_package_on_disk_is_found_by_its_bytes(two_nights):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,17 +19,22 @@ if TYPE_CHECKING:
 
 __all__ = ["show_audit", "show_reached"]
 
+#: OpenLineage's own name for the namespace that a client's events are in.
+_NAMESPACE = "OPENLINEAGE_NAMESPACE"
+
 #: Colours of a terminal; the word is always there too.
 _STYLES = {"verified": "green", "noted": "yellow", "missing": "red", "altered": "bold red"}
 
 
-def show_audit(workspace: Path, what: str, *, as_json: bool, require_signature: bool) -> int:
+def show_audit(workspace: Path, what: str, *, as_json: bool, openlineage: bool, require_signature: bool) -> int:
     """Print the tree of everything that a student or a teacher came from.
 
     Args:
         workspace: the folder of ``params.yaml``.
         what: a version by number or alias, ``teacher@3``, or the path of a package or of one of its files.
         as_json: print JSON.
+        openlineage: print the record as OpenLineage events, one a line, where every link is verified; otherwise
+            nothing, and the tree as an error.
         require_signature: an unsigned record, or one of an unknown key, fails too.
 
     Returns:
@@ -37,7 +43,8 @@ def show_audit(workspace: Path, what: str, *, as_json: bool, require_signature: 
     Raises:
         RegistryError: there is no such version.
     """
-    from tasks.audit import audit
+    from stillhouse.tracking.registry import STUDENT
+    from tasks.audit import audit, audited_events
     from tasks.champion import repair
     from tasks.naming import model_and_version
     from tasks.reach import version_on_disk
@@ -46,7 +53,7 @@ def show_audit(workspace: Path, what: str, *, as_json: bool, require_signature: 
     require_workspace(workspace)
     path = next((one for one in (Path(what), workspace / what) if one.exists()), None)
     if path is not None:
-        tree = audit(workspace, version_on_disk(workspace, path), served=path)
+        model, version = STUDENT, version_on_disk(workspace, path)
     else:
         try:
             repair(workspace)
@@ -54,16 +61,20 @@ def show_audit(workspace: Path, what: str, *, as_json: bool, require_signature: 
             if not what[-1:].isdigit():
                 raise  # whom an alias means cannot be said; a number is audited all the same
         model, version = model_and_version(workspace, what)
-        tree = audit(workspace, version, model=model)
+    tree = audit(workspace, version, served=path, model=model)
     unsigned = require_signature and any(link.name == "signature" and link.state == "noted" for link in tree.walk())
+    whole = tree.whole and not unsigned
     if as_json:
-        click.echo(json.dumps(tree.as_dict() | {"whole": tree.whole and not unsigned}, indent=1))
-        return int(not tree.whole or unsigned)
-    console = plain_console()
-    console.print(_branch(tree))
+        click.echo(json.dumps(tree.as_dict() | {"whole": whole}, indent=1))
+        return int(not whole)
+    if openlineage and whole:
+        for event in audited_events(workspace, version, os.environ.get(_NAMESPACE) or "stillhouse", model=model):
+            click.echo(json.dumps(event))
+        return 0
+    plain_console(stderr=openlineage).print(_branch(tree))
     if unsigned:
         click.echo("stillhouse: the record must be signed by a trusted key, and is not (--require-signature)", err=True)
-    return int(not tree.whole or unsigned)
+    return int(not whole)
 
 
 def _branch(link: Link) -> Tree:

@@ -287,8 +287,11 @@ def compare(workspace: Path, first: str, second: str, as_json: bool) -> None:
 @click.option("--data", metavar="MD5|PATH", help="Forward: list every student that this file of a snapshot reached.")
 @click.option("--require-signature", is_flag=True, help="Fail where the record is not signed by a trusted key.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
+@click.option("--openlineage", is_flag=True, help="Print the stages as OpenLineage events, if all is verified.")
 @click.pass_obj
-def audit(workspace: Path, what: str | None, data: str | None, require_signature: bool, as_json: bool) -> None:
+def audit(
+    workspace: Path, what: str | None, data: str | None, require_signature: bool, as_json: bool, openlineage: bool
+) -> None:
     """Check everything that WHAT came from: student@champion, a version, teacher@3, or a package on disk.
 
     Every link is named by its content's hash and checked again: verified, missing or altered. Exits with 1 where
@@ -298,9 +301,12 @@ def audit(workspace: Path, what: str | None, data: str | None, require_signature
 
     if (what is None) == (data is None):
         raise ParamsError("one of WHAT and --data must be given, got " + ("neither" if what is None else "both"))
+    if openlineage and (as_json or data is not None):
+        raise ParamsError("--openlineage must stand alone, got it with " + ("--json" if as_json else "--data"))
     if data is not None:
         sys.exit(show_reached(workspace, data, as_json=as_json))
-    sys.exit(show_audit(workspace, str(what), as_json=as_json, require_signature=require_signature))
+    asked = {"as_json": as_json, "openlineage": openlineage, "require_signature": require_signature}
+    sys.exit(show_audit(workspace, str(what), **asked))
 
 
 @cli.command()

@@ -33,9 +33,9 @@ _FIGURES = {
 }
 
 
-def plain_console() -> Console:
+def plain_console(*, stderr: bool = False) -> Console:
     """Return a console that shows text as it is: what people write may hold brackets."""
-    console = Console(highlight=False, soft_wrap=True, markup=False, emoji=False)
+    console = Console(stderr=stderr, highlight=False, soft_wrap=True, markup=False, emoji=False)
     if not console.is_terminal:
         console.width = _FILE_WIDTH
     return console
