@@ -13,7 +13,7 @@ from stillhouse.lineage import statement
 from stillhouse.runner.stage import STATE
 from stillhouse.tracking.registry import VersionInfo, statement_of
 
-__all__ = ["record_bytes", "record_of_version", "records"]
+__all__ = ["keep_record", "record_bytes", "record_of_version", "records"]
 
 #: Records that a server is asked for at once.
 _AT_ONCE = 8
@@ -28,13 +28,23 @@ def record_bytes(root: Path, info: VersionInfo) -> bytes:
         RegistryError: the file is gone.
         AlteredError: it is not what was registered.
     """
-    copy = root / STATE / "records" / f"{info.statement}.json"
+    copy = _copy(root, info.statement)
     if copy.exists() and hashlib.sha256(data := copy.read_bytes()).hexdigest() == info.statement:
         return data
     data = statement_of(root, info)
+    keep_record(root, data)
+    return data
+
+
+def keep_record(root: Path, data: bytes) -> None:
+    """Keep a copy of a record, so that nobody here need ask the registry for it."""
+    copy = _copy(root, hashlib.sha256(data).hexdigest())
     copy.parent.mkdir(parents=True, exist_ok=True)
     copy.write_bytes(data)  # not flushed: a copy that a kill cut off does not hash to its name
-    return data
+
+
+def _copy(root: Path, digest: str) -> Path:
+    return root / STATE / "records" / f"{digest}.json"
 
 
 def records(

@@ -16,6 +16,7 @@ from tasks.champion import ledger_anchors, repair
 from tasks.gate import Decision
 from tasks.night import Night
 from tasks.record import record_of
+from tasks.records import keep_record
 from tasks.signing import envelope_of
 
 __all__ = ["promote", "register"]
@@ -59,6 +60,7 @@ def register(root: Path, night: Night, decision: Decision, run_id: str, teacher:
             run_id=run_id,
             teacher=teacher,
         )
+        keep_record(root, record.statement)
     return found
 
 

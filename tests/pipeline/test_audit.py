@@ -437,6 +437,15 @@ def test_openlineage_is_told_every_stage_and_no_more_than_an_audit_found_whole(t
     assert "altered   served bytes" in told.err
 
 
+def test_the_machine_that_registered_a_record_asks_nobody_for_it(two_nights, monkeypatch):
+    def asked(*_):
+        pytest.fail("a server of a thousand records answers for half a minute")
+
+    monkeypatch.setattr("tasks.records.statement_of", asked)
+    day = two_nights.root / "data" / "snapshot" / "interactions" / "2026-03-01.parquet"
+    assert [one.info.version for one in reached(two_nights.root, str(day))] == [1, 2]
+
+
 def test_a_package_on_disk_is_found_by_its_bytes(two_nights):
     package = two_nights.root / "packages" / "small"
     assert json.loads(two_nights.run("audit", str(package), "--json").out)["name"].startswith("student version 2")
