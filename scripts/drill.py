@@ -799,7 +799,11 @@ def main() -> int:
     """Perform the drill, print its table, and return 0 where everything came as it had to."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--nights", type=int, default=14)
-    parser.add_argument("--whole", action="store_true", help="with the models and the gate of params.yaml")
+    parser.add_argument(
+        "--whole",
+        action="store_true",
+        help="with the models and the gate of params.yaml, whose stages may outlast two minutes of a server's return",
+    )
     parser.add_argument("--keep", type=Path, help="make the clone here and keep it")
     parser.add_argument("--json", type=Path, help="write the table here too")
     parser.add_argument("--only", nargs="+", default=[], choices=STEPS, help="two ordinary nights, then one for each")
