@@ -15,6 +15,9 @@ from stillhouse.package.compact import WIDEN
 
 __all__ = ["exportable", "rounded"]
 
+#: Bits of a byte.
+_BYTE = 8
+
 
 def exportable(model: nn.Module, *, int8: bool) -> nn.Module:
     """Return a copy of ``model`` to export: what is kept in few bits stays in few bits in the graph.
@@ -33,7 +36,9 @@ def exportable(model: nn.Module, *, int8: bool) -> nn.Module:
             parametrize.register_parametrization(layer, name, _Decoded(), unsafe=True)
     for layer in list(other.modules()):
         if isinstance(layer, ProductItems):
-            parametrize.register_parametrization(layer, "codes", _Widened(), unsafe=True)
+            bits = (layer.centroids.shape[1] - 1).bit_length()
+            kept = _Widened() if bits == _BYTE else _Packed(layer.codes.shape, bits)
+            parametrize.register_parametrization(layer, "codes", kept, unsafe=True)
     return other
 
 
@@ -75,7 +80,44 @@ class _Widened(nn.Module):
         return _widened(codes, torch.int64) if torch.onnx.is_in_onnx_export() else codes.to(torch.int64)
 
 
+class _Packed(nn.Module):
+    """Keeps codes in as many bits as they need, and gives them as the int64 that arithmetic on them needs.
+
+    They are kept in planes: the lowest bits of all codes, eight to a byte, then the next higher ones, and so on.
+    """
+
+    def __init__(self, shape: torch.Size, bits: int) -> None:
+        """Keep codes of that shape, each below 2 ** ``bits``."""
+        super().__init__()
+        self._shape, self._bits = shape, bits
+
+    def right_inverse(self, codes: Tensor) -> Tensor:
+        """Return what is kept: uint8 [bits, ⌈number of codes / 8⌉]."""
+        flat = nn.functional.pad(codes.flatten(), (0, -codes.numel() % _BYTE))
+        planes = (flat >> _places(self._bits).unsqueeze(1)) & 1
+        return (planes.view(self._bits, -1, _BYTE) << _places(_BYTE)).sum(dim=2).to(torch.uint8)
+
+    def forward(self, planes: Tensor) -> Tensor:
+        """Return the codes as int64 of their shape."""
+        if torch.onnx.is_in_onnx_export():
+            each = _widened(planes, torch.uint8).unsqueeze(2)
+            shape = (*planes.shape, _BYTE)
+            # torch knows no shift of unsigned bytes in a graph.
+            moved = torch.onnx.ops.symbolic(
+                "BitShift", (each, _places(_BYTE)), attrs={"direction": "RIGHT"}, dtype=torch.uint8, shape=shape
+            )
+        else:
+            moved = planes.unsqueeze(2) >> _places(_BYTE)
+        bits = (moved & 1).to(torch.int64).flatten(1)[:, : self._shape.numel()]
+        codes = (bits * 2 ** torch.arange(self._bits).unsqueeze(1)).sum(dim=0)
+        return codes.view(self._shape)
+
+
+def _places(count: int) -> Tensor:
+    return torch.arange(count, dtype=torch.uint8)
+
+
 def _widened(values: Tensor, dtype: torch.dtype) -> Tensor:
     """Return ``values`` as ``dtype``, by a node that the exporter does not work out: the file keeps them narrow."""
-    to = {torch.float32: TensorProto.FLOAT, torch.int64: TensorProto.INT64}[dtype]
+    to = {torch.float32: TensorProto.FLOAT, torch.int64: TensorProto.INT64, torch.uint8: TensorProto.UINT8}[dtype]
     return torch.onnx.ops.symbolic(WIDEN, (values,), attrs={"to": int(to)}, dtype=dtype, shape=values.shape)

@@ -67,9 +67,9 @@ class ProductSpec(Frozen):
     """An item table of shared parts (`stillhouse.models.product_items`)."""
 
     splits: int = pydantic.Field(ge=1, le=256)
-    """Parts of a row, which is a code of one byte each; they divide ``width``."""
+    """Parts of a row, which is a code each; they divide ``width``."""
     codes: int = pydantic.Field(256, ge=2, le=256)
-    """Vectors that the items share for each part."""
+    """Vectors that the items share for each part; a code is served in as many bits as tell them apart."""
 
 
 class _Servable(_Sized):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 
 import numpy as np
 import onnx
@@ -12,12 +13,13 @@ import torch
 from onnx import TensorProto, numpy_helper
 
 from stillhouse.models.build import build
+from stillhouse.models.product_items import ProductItems
 from stillhouse.models.protocol import SequenceModel
 from stillhouse.package.compress import exportable, rounded
 from stillhouse.package.export import INPUT, OUTPUT, export_graph, serialise
 from stillhouse.package.flops import flops_per_request
 from stillhouse.package.parity import change, check_parity
-from stillhouse.params.model import GruSpec, ModelSpec, TransformerSpec
+from stillhouse.params.model import GruSpec, ModelSpec, ProductSpec, TransformerSpec
 
 N_ITEMS = 300
 SIZE = {"width": 8, "blocks": 1, "length": 6, "dropout": 0.1}
@@ -79,7 +81,7 @@ def test_an_item_costs_what_its_codes_and_scales_cost(made: Made) -> None:
         assert sizes == {"items.weight.codes": (N_ITEMS + 1) * 8, "items.weight.scales": (N_ITEMS + 1) * 2}
     else:
         shared = {"items.centroids.codes": 4 * 20 * 2, "items.centroids.scales": 4 * 2}
-        assert sizes == {"items.codes": N_ITEMS * 4, **shared}
+        assert sizes == {"items.codes": 5 * N_ITEMS * 4 // 8, **shared}, "20 codes are told apart by 5 bits"
 
 
 def test_nothing_else_in_the_file_grows_with_the_catalogue(made: Made) -> None:
@@ -108,14 +110,24 @@ def test_codes_in_the_file_are_those_of_the_checkpoint(made: Made) -> None:
     assert set(np.abs(kept[f"{name}.codes"].astype(int)).reshape(len(scales), -1).max(axis=1)) <= {0, 127}
 
 
-def test_codes_of_shared_parts_stay_bytes_in_a_file_of_floats() -> None:
-    model = build(SPECS["shared parts"], N_ITEMS, seed=3).eval().requires_grad_(False)
-    graph = export_graph(exportable(model, int8=False), model.length)
-    kept = stored(graph)
-    assert kept["items.codes"].dtype == np.uint8
-    large = [value.size for value in kept.values() if value.size >= 160]
-    assert sorted(large) == [160, 24 * 8, 24 * 8, N_ITEMS * 4]  # centroids, the two matrices of the cell, codes
-    histories = np.random.default_rng(1).integers(1, N_ITEMS + 1, (3, 6))
+@pytest.mark.parametrize("codes", [2, 3, 16, 20, 128, 129, 256])
+def test_codes_of_shared_parts_take_the_bits_that_they_need_in_a_file_of_floats(codes: int) -> None:
+    spec = SPECS["shared parts"].model_copy(update={"items": ProductSpec(splits=4, codes=codes)})
+    model = build(spec, N_ITEMS - 1, seed=3).eval().requires_grad_(False)  # no whole number of bytes
+    items = model.items
+    assert isinstance(items, ProductItems)
+    items.codes[:2] = torch.tensor([[codes - 1], [0]])
+    served = exportable(model, int8=False)
+    assert torch.equal(served.get_submodule("items").codes, items.codes.long())
+    graph = export_graph(served, model.length)
+    kept = stored(graph)["items.codes"]
+    assert kept.dtype == np.uint8
+    bits, numbers = (codes - 1).bit_length(), (N_ITEMS - 1) * 4
+    assert kept.nbytes == (numbers if bits == 8 else bits * math.ceil(numbers / 8))
+    assert kept.nbytes == served.get_submodule("items").state_dict()["parametrizations.codes.original"].nbytes
+    others = [value.size for name, value in stored(graph).items() if name != "items.codes"]
+    assert max(others) == max(24 * 8, 8 * codes), "the matrices of the cell and the centroids"
+    histories = np.random.default_rng(1).integers(1, N_ITEMS, (3, 6))
     assert check_parity(serialise(graph, {}), model, histories, 1e-4) < 1e-5
 
 
