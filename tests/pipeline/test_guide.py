@@ -18,7 +18,8 @@ from workspaces import BIN, ROOT, TINY, Workspace
 
 pytestmark = [pytest.mark.drill, pytest.mark.slow, pytest.mark.services, pytest.mark.timeout(2400)]
 
-#: A user with little data of their own. Students and rule are such that version 2 is champion, as on the built-in shop.
+#: A user with little data of their own. Students and rule are such that version 2 is champion; on the built-in shop the
+#: two are so near that it depends on the processor.
 SETTINGS = TINY | {
     "gate.choose": "smallest",
     "students": {
@@ -136,9 +137,9 @@ def test_from_nothing_to_a_night_a_promotion_a_rollback_an_audit_and_back_from_a
     )
     [schedule] = json.loads((shell.root.parent / "schedule.json").read_text())
     assert schedule["active"] is True
-    assert (night["champion"]["version"], decided["champion"]["version"]) == (2, 2)
+    assert (night["champion"]["version"], decided["champion"]["version"]) == (2, 1)
     acts = [(one["kind"], one["version"], one["reason"]) for one in decided["entries"][len(night["entries"]) :]]
-    assert acts == [("promoted", 1, "campaign week"), ("rolled_back", 2, "complaints")]
+    assert acts == [("promoted", 1, "campaign week"), ("promoted", 2, "it is over"), ("rolled_back", 1, "complaints")]
     assert restored == decided, "a restore brings every decision back"
     assert "every link is verified" in told
     assert not shell.left()
