@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+from functools import reduce
+from typing import Literal
 
 import torch
 from onnx import TensorProto
@@ -37,8 +39,7 @@ def exportable(model: nn.Module, *, int8: bool) -> nn.Module:
     for layer in list(other.modules()):
         if isinstance(layer, ProductItems):
             bits = (layer.centroids.shape[1] - 1).bit_length()
-            kept = _Widened() if bits == _BYTE else _Packed(layer.codes.shape, bits)
-            parametrize.register_parametrization(layer, "codes", kept, unsafe=True)
+            parametrize.register_parametrization(layer, "codes", _Packed(layer.codes.shape, bits), unsafe=True)
     return other
 
 
@@ -72,14 +73,6 @@ class _Decoded(nn.Module):
         )
 
 
-class _Widened(nn.Module):
-    """Gives codes of one byte as the int64 that arithmetic on them needs."""
-
-    def forward(self, codes: Tensor) -> Tensor:
-        """Return ``codes`` as int64."""
-        return _widened(codes, torch.int64) if torch.onnx.is_in_onnx_export() else codes.to(torch.int64)
-
-
 class _Packed(nn.Module):
     """Keeps codes in as many bits as they need, and gives them as the int64 that arithmetic on them needs.
 
@@ -98,26 +91,29 @@ class _Packed(nn.Module):
         return (planes.view(self._bits, -1, _BYTE) << _places(_BYTE)).sum(dim=2).to(torch.uint8)
 
     def forward(self, planes: Tensor) -> Tensor:
-        """Return the codes as int64 of their shape."""
-        if torch.onnx.is_in_onnx_export():
-            each = _widened(planes, torch.uint8).unsqueeze(2)
-            shape = (*planes.shape, _BYTE)
-            # torch knows no shift of unsigned bytes in a graph.
-            moved = torch.onnx.ops.symbolic(
-                "BitShift", (each, _places(_BYTE)), attrs={"direction": "RIGHT"}, dtype=torch.uint8, shape=shape
-            )
-        else:
-            moved = planes.unsqueeze(2) >> _places(_BYTE)
-        bits = (moved & 1).to(torch.int64).flatten(1)[:, : self._shape.numel()]
-        codes = (bits * 2 ** torch.arange(self._bits).unsqueeze(1)).sum(dim=0)
-        return codes.view(self._shape)
+        """Return the codes as int64 of their shape; all before the last step is bytes, for there may be many."""
+        whole = _widened(planes, torch.uint8) if torch.onnx.is_in_onnx_export() else planes
+        bits = _shifted(whole.unsqueeze(2), _places(_BYTE), "RIGHT") & 1
+        worth = _shifted(bits, _places(self._bits).view(-1, 1, 1), "LEFT")
+        codes = reduce(torch.bitwise_or, worth.unbind(0))
+        return codes.flatten()[: self._shape.numel()].view(self._shape).to(torch.int64)
 
 
 def _places(count: int) -> Tensor:
     return torch.arange(count, dtype=torch.uint8)
 
 
+def _shifted(values: Tensor, places: Tensor, direction: Literal["LEFT", "RIGHT"]) -> Tensor:
+    """Return bytes moved by so many places; the exporter knows no shift of unsigned numbers."""
+    if not torch.onnx.is_in_onnx_export():
+        return values << places if direction == "LEFT" else values >> places
+    shape = torch.broadcast_shapes(values.shape, places.shape)  # type: ignore[no-untyped-call]
+    return torch.onnx.ops.symbolic(
+        "BitShift", (values, places), attrs={"direction": direction}, dtype=torch.uint8, shape=shape
+    )
+
+
 def _widened(values: Tensor, dtype: torch.dtype) -> Tensor:
     """Return ``values`` as ``dtype``, by a node that the exporter does not work out: the file keeps them narrow."""
-    to = {torch.float32: TensorProto.FLOAT, torch.int64: TensorProto.INT64, torch.uint8: TensorProto.UINT8}[dtype]
+    to = {torch.float32: TensorProto.FLOAT, torch.uint8: TensorProto.UINT8}[dtype]
     return torch.onnx.ops.symbolic(WIDEN, (values,), attrs={"to": int(to)}, dtype=dtype, shape=values.shape)

@@ -137,7 +137,7 @@ def _trained(model: SequenceModel, apprentice: Apprentice, events: Sequences, jo
     spec = apprentice.spec
     if not job.warm and isinstance(model.items, ProductItems) and isinstance(spec, TransformerSpec | GruSpec):
         if job.training.own_rows:
-            return train_rows_first(model, model.items, spec, apprentice.begin, job, reporter)
+            return train_rows_first(model, model.items, spec, apprentice.begin, events, job, reporter)
         if apprentice.begin is None:
             with repeatable(apprentice.compute):
                 assign_codes(model, events)

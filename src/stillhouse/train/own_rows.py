@@ -11,6 +11,7 @@ from dataclasses import replace
 
 import torch
 
+from stillhouse.data.sequences import Sequences
 from stillhouse.models.build import build
 from stillhouse.models.fitted import TrainingEvents, counts
 from stillhouse.models.product_codes import dealt, fit_codes
@@ -32,6 +33,7 @@ def train_rows_first(
     items: ProductItems,
     spec: TransformerSpec | GruSpec,
     begin: Callable[[SequenceModel], None] | None,
+    events: Sequences,
     job: Job,
     reporter: Reporter,
 ) -> Outcome:
@@ -46,6 +48,7 @@ def train_rows_first(
         items: the model's.
         spec: of the model.
         begin: what gives a cold model more than random weights.
+        events: what people took; what the job learns from may hold more, such as copies.
         job: the whole; its ``training.own_rows`` above 0.
         reporter: hears of the first training under ``own_rows/``.
 
@@ -72,7 +75,7 @@ def train_rows_first(
     first = replace(job, training=job.training.model_copy(update={"epochs": epochs}), resume=home, covers=(0.0, parted))
     before = train(rows, first, Named(reporter, "own_rows"))
     with repeatable(job.compute):
-        _take_over(model, items, rows, job)
+        _take_over(model, items, rows, events)
     second = replace(job, training=job.training.model_copy(update={"epochs": rest}), covers=(parted, 1.0))
     found = train(model, second, reporter)
     return replace(found, epochs=before.epochs + found.epochs, best_epoch=before.epochs + found.best_epoch)
@@ -84,10 +87,10 @@ def _deal(rows: SequenceModel, splits: int) -> None:
     table.data.copy_(dealt(table.detach(), splits))
 
 
-def _take_over(model: SequenceModel, items: ProductItems, rows: SequenceModel, job: Job) -> None:
+def _take_over(model: SequenceModel, items: ProductItems, rows: SequenceModel, events: Sequences) -> None:
     """Give ``model`` the weights of ``rows``, and its ``items`` the parts that come nearest to theirs."""
     others = {name: tensor for name, tensor in rows.state_dict().items() if not name.startswith("items.")}
     own = {name: tensor for name, tensor in model.state_dict().items() if name.startswith("items.")}
     model.load_state_dict(others | own)
-    taken = counts(TrainingEvents.of(job.sequences, 1), model.n_items, 1)[0]
+    taken = counts(TrainingEvents.of(events, 1), model.n_items, 1)[0]
     fit_codes(items, trained(rows.items, "weight").detach(), torch.clamp(taken, min=1.0))

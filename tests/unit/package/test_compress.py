@@ -122,8 +122,7 @@ def test_codes_of_shared_parts_take_the_bits_that_they_need_in_a_file_of_floats(
     graph = export_graph(served, model.length)
     kept = stored(graph)["items.codes"]
     assert kept.dtype == np.uint8
-    bits, numbers = (codes - 1).bit_length(), (N_ITEMS - 1) * 4
-    assert kept.nbytes == (numbers if bits == 8 else bits * math.ceil(numbers / 8))
+    assert kept.nbytes == (codes - 1).bit_length() * math.ceil((N_ITEMS - 1) * 4 / 8)
     assert kept.nbytes == served.get_submodule("items").state_dict()["parametrizations.codes.original"].nbytes
     others = [value.size for name, value in stored(graph).items() if name != "items.codes"]
     assert max(others) == max(24 * 8, 8 * codes), "the matrices of the cell and the centroids"

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
@@ -56,7 +58,7 @@ def parts(model: SequenceModel) -> ProductItems:
 
 
 def rows_first(model: SequenceModel, job: Job, begin: Callable[[SequenceModel], None] | None = None) -> Outcome:
-    return train_rows_first(model, parts(model), SPEC, begin, job, SilentReporter())
+    return train_rows_first(model, parts(model), SPEC, begin, job.sequences, job, SilentReporter())
 
 
 @pytest.fixture(name="handed")
@@ -88,6 +90,18 @@ def test_the_parts_are_those_nearest_to_the_trained_rows_and_all_else_is_taken_o
     trained = rows["items.weight"]
     error = (table.weight - trained)[1:].square().mean()
     assert error < 0.3 * (trained[1:] - trained[1:].mean(dim=0)).square().mean()
+
+
+def test_an_item_counts_by_what_people_took_and_not_by_what_the_job_was_given_beside(
+    ring_job: MakeJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job, seen = ring_job(own_rows=0.5, epochs=2), list[torch.Tensor]()
+    monkeypatch.setattr(own_rows, "fit_codes", lambda items, table, counts: seen.append(counts))
+    lengths = np.asarray(job.sequences.train_length)
+    fewer = replace(job.sequences, train_length=np.where(np.arange(len(lengths)) < 30, lengths, 0).astype(np.int32))
+    model = fresh()
+    train_rows_first(model, parts(model), SPEC, None, fewer, job, SilentReporter())
+    assert seen[0][1:].sum() == lengths[:30].sum()
 
 
 def test_what_begins_a_cold_model_begins_the_one_with_rows(
