@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import shutil
-import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -32,9 +31,6 @@ __all__ = [
     "stage_runs",
     "track",
 ]
-
-#: Bytes of a trial write: a disk that is full has room for a few, where something larger found none.
-_TRIAL = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -156,23 +152,11 @@ def bring_up_to_date(root: Path, name: str, environment: Mapping[str, str]) -> b
             repo.reproduce(name, single_item=True, run_env=dict(environment))
         except ReproductionError as error:
             outcome.raise_if_failed(state, name)
-            if full := outcome.no_room(name, root, error) or outcome.no_room(name, root, _trial(state)):
+            if full := outcome.no_room(name, root, error) or outcome.no_room(name, root, outcome.trial_write(state)):
                 raise full from error
             note = outcome.outcome(state, name) or {}
             raise RuntimeError(f"stage {name} failed: {note.get('error') or error.__cause__ or error}") from error
     return outcome.outcome(state, name) is not None
-
-
-def _trial(folder: Path) -> OSError | None:
-    """Return what a trial write into ``folder`` says, ``None`` where it goes well: on a full disk there is no note."""
-    trial = folder / f"trial.{uuid.uuid4().hex}.new"
-    try:
-        trial.write_bytes(bytes(_TRIAL))
-    except OSError as error:
-        return error
-    finally:
-        trial.unlink(missing_ok=True)
-    return None
 
 
 def changed(root: Path) -> dict[str, Any]:

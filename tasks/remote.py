@@ -13,14 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from stillhouse.errors import NightError, StillhouseError, one_line
+from stillhouse.runner.outcome import TRIAL
 from tasks.graph import repository
 
 __all__ = ["get", "names", "put", "remove", "size", "trouble"]
 
 _FOLDER = "stillhouse"
-
-#: Bytes of a trial write: a store that is full has room for a few, where something larger found none.
-_TRIAL = 1 << 20
 
 
 def put(root: Path, name: str, data: bytes) -> None:
@@ -101,7 +99,7 @@ def trouble(root: Path) -> str:
             trial = files.join(base, f"trial.{uuid.uuid4().hex}.new")
             files.makedirs(base, exist_ok=True)
             try:
-                files.pipe_file(trial, bytes(_TRIAL))
+                files.pipe_file(trial, bytes(TRIAL))
             finally:
                 if files.exists(trial):
                     files.rm_file(trial)

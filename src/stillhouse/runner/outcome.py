@@ -8,15 +8,19 @@ all (a reused one leaves none) and carries a known error's line back.
 from __future__ import annotations
 
 import errno
+import uuid
 from pathlib import Path
 
 from stillhouse.data.files import read_json, write_json
 from stillhouse.errors import NightError, StillhouseError, by_name, one_line
 
-__all__ = ["clear", "failed", "finished", "no_room", "outcome", "raise_if_failed"]
+__all__ = ["TRIAL", "clear", "failed", "finished", "no_room", "outcome", "raise_if_failed", "trial_write"]
 
 #: What a write is told that finds no room: on the disk, or in what somebody may use of it.
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+
+#: Bytes of a trial write: a disk that is full has room for a few, where something larger found none.
+TRIAL = 1 << 20
 
 
 def _note(state: Path, stage: str) -> Path:
@@ -77,4 +81,16 @@ def no_room(stage: str, place: Path, error: BaseException | None) -> NightError 
                 one_line(f"stage {stage} must find room in {place}, got: {error}; make room, the next run goes on")
             )
         error = error.__cause__ or error.__context__
+    return None
+
+
+def trial_write(folder: Path) -> OSError | None:
+    """Return what a trial write into ``folder`` says, ``None`` where it goes well: on a full disk there is no note."""
+    trial = folder / f"trial.{uuid.uuid4().hex}.new"
+    try:
+        trial.write_bytes(bytes(TRIAL))
+    except OSError as error:
+        return error
+    finally:
+        trial.unlink(missing_ok=True)
     return None
