@@ -62,23 +62,28 @@ def best_product(hidden: Tensor, table: Tensor) -> Tensor:
 class Products:
     """The best products of some states with a table, part by part, and the way back from them by hand.
 
-    It keeps the products of one part in memory of its own, which the next part uses again.
+    It keeps the products of one part, in the type in which they are made, in memory of its own, which the next part
+    uses again.
     """
 
     def __init__(self, table: Tensor, queries: int, most: int, kept: torch.dtype) -> None:
         """Multiply with ``table``, float [n, width], at most ``most`` states of ``queries`` at once; give ``kept``."""
-        self._table, self._queries = table, queries
-        apart = queries if queries > 1 else 0
-        self._each = torch.empty((apart, most, len(table)), dtype=kept, device=table.device)
-        self._kept = kept
+        self._table, self._queries, self._kept = table, queries, kept
+        rows = most if queries > 1 else 0
+        self._each = table.new_empty((queries, rows, len(table)))
+        self._best = table.new_empty((rows, len(table)))
 
     def best(self, states: Tensor) -> Tensor:
         """Return the best product of each row with the queries of ``states``, [N, queries * width]: [N, n]."""
         if self._queries == 1:
             return torch.mm(states, self._table.T).to(self._kept)
-        for place, query in enumerate(torch.split(states, self._table.shape[1], dim=1)):
-            self._each[place, : len(states)] = torch.mm(query, self._table.T)
-        return self._each[:, : len(states)].amax(dim=0)
+        each, best = self._each[:, : len(states)], self._best[: len(states)]
+        for products, query in zip(each, self._split(states), strict=True):
+            torch.mm(query, self._table.T, out=products)
+        torch.maximum(each[0], each[1], out=best)
+        for products in each[2:]:
+            torch.maximum(best, products, out=best)
+        return best.to(self._kept, copy=True)
 
     def back(self, states: Tensor, slope: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
         """Give, query by query, what a loss's gradient ``slope``, [N, n], is to them and to the table by them.
@@ -88,15 +93,15 @@ class Products:
         Yields:
             of the states that `best` saw last: [N, width], and of the table: [n, width].
         """
-        dtype = self._table.dtype
-        if self._queries == 1:
-            own = slope.to(dtype)
-            yield torch.mm(own, self._table), torch.mm(own.T, states)
-            return
-        each = self._each[:, : len(states)]
-        best = each.amax(dim=0)
-        for place, query in enumerate(torch.split(states, self._table.shape[1], dim=1)):
-            share = torch.eq(each[place], best, out=each[place]).mul_(slope)
-            slope -= share
-            own = share.to(dtype)
-            yield torch.mm(own, self._table), torch.mm(own.T, query)
+        left = slope.to(self._table.dtype)
+        *before, last = self._split(states)
+        for products, query in zip(self._each, before, strict=False):
+            own = products[: len(states)]
+            share = torch.eq(own, self._best[: len(states)], out=own).mul_(left)
+            left -= share
+            yield torch.mm(share, self._table), torch.mm(share.T, query)
+        # What no query before it has taken is the last one's.
+        yield torch.mm(left, self._table), torch.mm(left.T, last)
+
+    def _split(self, states: Tensor) -> tuple[Tensor, ...]:
+        return torch.split(states, self._table.shape[1], dim=1)
