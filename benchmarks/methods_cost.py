@@ -28,7 +28,8 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import yaml
 from _peers.moviellens import default_file, prepared
 from _peers.report import table, write
-from quality import PLAN, Log, made, merged, settings, stage
+from quality import PLAN, Log, made, stage
+from quality_plan import merged, settings
 
 from stillhouse.data.files import write_none
 

@@ -59,8 +59,8 @@ from stillhouse.evaluate.ranks import Ranks, read_ranks, write_evaluation
 from stillhouse.evaluate.scoring import score_split
 from stillhouse.models.checkpoint import load
 from stillhouse.params.base import StageParams, build, stage_values
-from stillhouse.params.document import STAGE_PARAMS
 from stillhouse.params.source import SourceSpec
+from stillhouse.params.train_teacher import TrainTeacherParams
 from stillhouse.reporting import SilentReporter
 from stillhouse.runner.stage import load_stage
 from stillhouse.train.compute import fabric_of, repeatable
@@ -234,7 +234,7 @@ def play_models(play: Play, line: Line, night: int) -> None:
 
 def rank_teacher(play: Play, data: Path, teacher: Path, evaluation: Path) -> None:
     """Keep the teacher's ranks on the time window, as `evaluate` keeps a student's."""
-    params = build(STAGE_PARAMS["train_teacher"], stage_values(STAGE_PARAMS["train_teacher"], play.params, {}), "bench")
+    params = build(TrainTeacherParams, stage_values(TrainTeacherParams, play.params, {}), "bench")
     words, events = read_night(data / "vocabulary", data / "sequences", params.repeat_items)
     model, _ = load(teacher, vocabulary=words.digest)
     fabric = fabric_of(params.compute)

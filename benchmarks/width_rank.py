@@ -97,7 +97,7 @@ def main() -> None:
     for rank in asked.ranks:
         cuts = {"table": cut_to_table(rows, rank), "scores": cut_to_scores(rows, states, rank)}
         found.append(
-            {"rank": rank} | {name: quality(lambda hidden, cut=cut: own(hidden @ cut)) for name, cut in cuts.items()}  # type: ignore[misc]
+            {"rank": rank} | {name: quality(lambda hidden, cut=cut: own(hidden @ cut)) for name, cut in cuts.items()}
         )
     cells = [
         [str(one["rank"]), *(f"{one[name]:.4f}" for name in ("table", "scores"))]
