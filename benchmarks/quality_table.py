@@ -21,6 +21,10 @@ from stillhouse.package.compress import exportable
 
 __all__ = ["gains", "report"]
 
+#: Tracks that the plot leaves out: what is in them is of few epochs, or nothing that anybody would serve.
+_NO_POINTS = ("methods", "controls", "copies")
+#: The teacher against which the plot's students are held.
+_ONE = "teacher-turned"
 #: Draws of the bootstrap.
 _RESAMPLES = 1000
 
@@ -137,6 +141,7 @@ _COLUMNS = {
     "±": ("ndcg_at_10_deviation", ".4f", 1.0),
     "HR@10": ("hr_at_10", ".4f", 1.0),
     "valid": ("valid_ndcg_at_10", ".4f", 1.0),
+    "train/valid": ("train_over_valid", ".2f", 1.0),
     "of teacher": ("of_teacher", ".1%", 1.0),
     "bound": ("of_teacher_bound", ".1%", 1.0),
     "gap": ("gap_closed", ".0%", 1.0),
@@ -147,6 +152,7 @@ _COLUMNS = {
     "share": ("bytes_of_teacher", ".1%", 1.0),
     "equal": ("bytes_of_teacher_equal", ".1%", 1.0),
     "B/item": ("bytes_per_item", ".0f", 1.0),
+    "rest": ("parameters_without_embeddings", ",.0f", 1.0),
     "MFLOP": ("flops", ".1f", 1e-6),
     "p50 ms": ("p50_ms", ".2f", 1.0),
     "s/epoch": ("epoch_seconds", ".1f", 1.0),
@@ -169,7 +175,7 @@ def report(plan: Mapping[str, Any], work: Path) -> None:
         print_table([title, "seeds", *heads], cells)
         print()
     write("quality", sys.argv, rows=rows)
-    draw([row for row in rows if "of_teacher" in row and row["track"] != "methods"])
+    draw([row for row in rows if row["track"] not in _NO_POINTS and plan["runs"][row["run"]].get("teacher") == _ONE])
 
 
 def draw(rows: list[dict[str, Any]]) -> None:

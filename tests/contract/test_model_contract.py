@@ -40,6 +40,7 @@ from stillhouse.train.teacher import train_recommender
 N_ITEMS = 12
 LENGTH = 6
 TRANSFORMER = TransformerSpec(kind="transformer", width=16, blocks=2, heads=2, length=LENGTH, dropout=0.1)
+CROSS_FITTED = CrossFittedSpec(kind="cross_fitted", folds=2, model=TRANSFORMER)
 KNN = ItemKnnSpec(kind="item_knn", length=LENGTH, folds=3, decay=0.8, shrink=1.0)
 EASE = EaseSpec(kind="ease", length=LENGTH, folds=3, decay=0.9, l2=1.0)
 SPECS: dict[str, TeacherSpec] = {
@@ -62,10 +63,15 @@ SPECS: dict[str, TeacherSpec] = {
     "item_knn": KNN,
     "ease": EASE,
     "popularity": PopularitySpec(kind="popularity", length=LENGTH, folds=3),
-    "cross_fitted": CrossFittedSpec(kind="cross_fitted", folds=2, model=TRANSFORMER),
+    "cross_fitted": CROSS_FITTED,
     "ensemble": EnsembleSpec(
         kind="ensemble",
         members={name: MemberSpec(model=spec) for name, spec in {"knn": KNN, "net": TRANSFORMER}.items()},
+    ),
+    "ensemble by confidence": EnsembleSpec(
+        kind="ensemble",
+        combine="confidence",
+        members={name: MemberSpec(model=spec) for name, spec in {"fair": CROSS_FITTED, "knn": KNN}.items()},
     ),
 }
 TRAINED = [name for name, spec in SPECS.items() if hasattr(spec, "dropout")]

@@ -120,7 +120,7 @@ BY_HAND: dict[str, tuple[Method, float]] = {
     # One of three, one of two, one of one.
     "listwise": (Listwise(), math.log(6.0) / 3),
     # Both sets are the three unseen items.
-    "rejuvenated": (Rejuvenated(3, 4), math.log(3.0)),
+    "rejuvenated": (Rejuvenated(3), math.log(3.0)),
 }
 
 

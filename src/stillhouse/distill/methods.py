@@ -92,7 +92,7 @@ def _method(spec: MethodSpec, store: SoftTargets, width: int, seed: int) -> Meth
             return Regression(draws=spec.draws, standardise=spec.standardise)
         case RejuvenatedSpec():
             k = min(spec.k, store.header.k)
-            return Rejuvenated(k, store.header.n_items, beta=spec.beta, decay=spec.decay)
+            return Rejuvenated(k, beta=spec.beta, decay=spec.decay)
         case RankSamplingSpec():
             return RankSampling(samples=spec.samples, decay=spec.decay, spread=spec.spread, shift=spec.shift)
         case ListwiseSpec():

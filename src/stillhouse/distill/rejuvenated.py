@@ -33,7 +33,8 @@ class Rejuvenated(Method):
 
     The store knows the teacher's scores of its best items, not of every one that a student may like:
     any other counts as much as the tail does on average, ``exp(tail_lse) / tail_size``. To find the
-    student's best items is most of the cost, and grows with k.
+    student's best items is most of the cost, and grows with k. Where the catalogue is sampled
+    (``training.negatives``), they are the best of those that were drawn.
 
     Source: Z. Zhu, W. Zhang, "Rejuvenating Cross-Entropy Loss in Knowledge Distillation for
     Recommender Systems", arXiv 2509.20989 (and its published code, which this follows where
@@ -43,9 +44,9 @@ class Rejuvenated(Method):
     name = "rejuvenated_loss"
     wants_draws = wants_unseen = wants_tail = False
 
-    def __init__(self, k: int, n_items: int, *, beta: float = 5.0, decay: float = 10.0) -> None:
-        """Compare sets of ``k`` items, no more than the store holds a position, out of ``n_items``."""
-        self._k, self._columns, self._beta, self._decay = k, n_items + 1, beta, decay
+    def __init__(self, k: int, *, beta: float = 5.0, decay: float = 10.0) -> None:
+        """Compare sets of ``k`` items, no more than the store holds a position."""
+        self._k, self._beta, self._decay = k, beta, decay
         self.top = 2 * k
 
     def prepare(self, batch: PositionBatch, teacher: TeacherRows) -> Mapping[str, Tensor]:
@@ -87,13 +88,13 @@ class Rejuvenated(Method):
         """Return temperature²."""
         return temperature**2
 
-    def _places(self, items: Tensor, head: Tensor) -> Tensor:
+    @staticmethod
+    def _places(items: Tensor, head: Tensor) -> Tensor:
         """Return where the teacher's list ``head`` holds each of ``items``, int64 [n, top] from 1; 0: nowhere."""
-        table = torch.zeros((len(head), self._columns), dtype=torch.int32, device=head.device)
-        order = torch.arange(1, head.shape[1] + 1, dtype=torch.int32, device=head.device)
-        table.scatter_(1, head, order.expand(head.shape))
-        table[:, 0] = 0
-        return table.gather(1, items).long()
+        ordered, order = head.sort(dim=1)
+        at = torch.searchsorted(ordered, items).clamp_max_(head.shape[1] - 1)
+        found = (ordered.gather(1, at) == items) & (items != 0)
+        return (order.gather(1, at) + 1).masked_fill_(~found, 0)
 
     @staticmethod
     def _marked(places: Tensor, some: Tensor, k: int) -> Tensor:

@@ -113,8 +113,8 @@ FORMS = {
     "rank sampling": (RankSampling(decay=3.0), rank_sampling(1.0, 0.0)),
     "rank sampling, calibrated": (RankSampling(decay=3.0, spread=2.0, shift=1.0), rank_sampling(2.0, 1.0)),
     "listwise": (Listwise(), listwise),
-    "rejuvenated": (Rejuvenated(4, 14, beta=2.0, decay=7.0), rejuvenated(4)),
-    "rejuvenated, of shorter lists": (Rejuvenated(2, 14, beta=2.0, decay=7.0), rejuvenated(2)),
+    "rejuvenated": (Rejuvenated(4, beta=2.0, decay=7.0), rejuvenated(4)),
+    "rejuvenated, of shorter lists": (Rejuvenated(2, beta=2.0, decay=7.0), rejuvenated(2)),
 }
 
 
@@ -131,7 +131,7 @@ def test_a_method_equals_its_formula_at_every_position(name, temperature):
 
 @pytest.mark.parametrize("name", FORMS)
 def test_a_methods_gradient_equals_finite_differences(name):
-    method = Rejuvenated(3, 8, beta=2.0, decay=7.0) if "rejuvenated" in name else FORMS[name][0]
+    method = Rejuvenated(3, beta=2.0, decay=7.0) if "rejuvenated" in name else FORMS[name][0]
     student = torch.from_numpy(np.random.default_rng(3).normal(0.0, 2.0, (5, 9))).requires_grad_()
     assert torch.autograd.gradcheck(lambda scores: method.loss(SMALL.said(method, scores, 2.0)), (student,))
 

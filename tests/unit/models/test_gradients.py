@@ -7,10 +7,11 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from stillhouse.models.bidirectional import Bidirectional
 from stillhouse.models.block import Block, BlockStyle
 from stillhouse.models.gru import Gru
 from stillhouse.models.queries import Queries, best_product
-from stillhouse.params.model import GruSpec
+from stillhouse.params.model import BidirectionalSpec, GruSpec
 
 WIDTH = 4
 STYLES = {
@@ -83,6 +84,24 @@ def test_a_whole_gru_by_its_items_too() -> None:
         return found[:, 1:]
 
     assert torch.autograd.gradcheck(scores, (table,))
+
+
+def test_a_bidirectional_one_by_everything_that_it_reads() -> None:
+    spec = BidirectionalSpec(kind="bidirectional", width=WIDTH, blocks=1, heads=2, length=3, dropout=0.0)
+    model = Bidirectional(spec, 3).double().eval()
+    names = [name for name, _ in model.named_parameters()]
+    generator = torch.Generator().manual_seed(2)
+    weights = [
+        (0.5 * torch.randn(weight.shape, generator=generator, dtype=torch.float64)).requires_grad_()
+        for weight in model.parameters()
+    ]
+
+    def scores(*weights: Tensor) -> Tensor:
+        given = dict(zip(names, weights, strict=True))
+        found: Tensor = functional_call(model, given, (torch.tensor([[1, 3, 2], [2, 0, 0]]),))
+        return found[:, 1:]
+
+    assert torch.autograd.gradcheck(scores, tuple(weights), fast_mode=True)
 
 
 def test_queries_and_the_best_of_their_products() -> None:

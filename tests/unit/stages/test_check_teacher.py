@@ -81,7 +81,23 @@ def checkpoint(night: tuple[Path, Path], out: Path, n_items: int = N_ITEMS) -> P
     return out
 
 
-def run(night: tuple[Path, Path], teacher: Path, previous: Path | None = None, **params: Any) -> Mapping[str, Any]:
+class Notes(SilentReporter):
+    """Remembers what was said."""
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+
+def run(
+    night: tuple[Path, Path],
+    teacher: Path,
+    previous: Path | None = None,
+    reporter: SilentReporter | None = None,
+    **params: Any,
+) -> Mapping[str, Any]:
     """Run the stage."""
     if previous is None:
         write_none(previous := teacher.with_name("nothing"))
@@ -93,7 +109,7 @@ def run(night: tuple[Path, Path], teacher: Path, previous: Path | None = None, *
         checked=teacher.with_name("checked.json"),
         timings=teacher.with_name("timings.json"),
         params=PARAMS.model_copy(update=params),
-        reporter=SilentReporter(),
+        reporter=reporter or SilentReporter(),
     )
 
 
@@ -200,9 +216,23 @@ def test_a_teacher_that_remembers_its_training_rows_is_told_from_one_that_knows(
             return torch.where(torch.arange(histories.shape[1])[:, None] < 3, right, right.roll(7, dims=2))
 
     teachers[checkpoint(night, tmp_path / "teacher")] = Remembers()
-    found = run(night, tmp_path / "teacher", min_over_popularity=0.0, min_coverage=0.0)
-    assert found["train_ndcg_at_10"] > found["ndcg_at_10"]
+    heard = Notes()
+    found = run(night, tmp_path / "teacher", reporter=heard, min_over_popularity=0.0, min_coverage=0.0)
+    assert found["train_ndcg_at_10"] > 1.3 * found["ndcg_at_10"]
     assert found["train_over_valid"] == found["train_ndcg_at_10"] / found["ndcg_at_10"]
+    assert [f"{found['train_over_valid']:.2f} times" in note for note in heard.notes if "cross_fitted" in note] == [
+        True
+    ]
+
+
+def test_one_that_is_as_good_elsewhere_is_not_advised(
+    night: tuple[Path, Path], teachers: dict[Path, SequenceModel], tmp_path: Path
+) -> None:
+    teachers[checkpoint(night, tmp_path / "teacher")] = Ring()
+    heard = Notes()
+    run(night, tmp_path / "teacher", reporter=heard)
+    assert heard.notes
+    assert not any("cross_fitted" in note for note in heard.notes)
 
 
 def test_a_teacher_of_several_models_is_measured_as_one(night: tuple[Path, Path], tmp_path: Path) -> None:
