@@ -28,6 +28,7 @@ __all__ = [
     "read_graph",
     "repository",
     "restore_tracked",
+    "spoiled",
     "stage_runs",
     "track",
 ]
@@ -163,6 +164,25 @@ def changed(root: Path) -> dict[str, Any]:
     """Return what ``dvc status`` would show: stage → what differs; empty when all is up to date."""
     with repository(root) as repo:
         return dict(repo.status())
+
+
+def spoiled(changes: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the outputs that are not what their stages made, of what `changed` found; none where other things differ.
+
+    >>> spoiled({"make": [{"changed outs": {"a": "modified"}}], "use": [{"changed deps": {"a": "modified"}}]})
+    ('a',)
+    >>> spoiled({"make": [{"changed outs": {"a": "modified"}}, {"changed deps": {"code": "modified"}}]})
+    ()
+    """
+    made: set[str] = set()
+    rest: set[str] = set()
+    for what in changes.values():
+        for one in what:
+            if not isinstance(one, Mapping) or not one.keys() <= {"changed outs", "changed deps"}:
+                return ()
+            made.update(one.get("changed outs", ()))
+            rest.update(one.get("changed deps", ()))
+    return tuple(sorted(made)) if rest <= made else ()
 
 
 def track(root: Path, path: str) -> None:

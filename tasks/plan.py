@@ -159,7 +159,11 @@ def _stale(desk: _Desk, night: Night, state: str) -> str:
     commit = versions.tag_commit(desk.root, night.id, state) or ""
     held = yaml.safe_load(versions.read_at(desk.root, commit, "params.yaml"))
     changed = [name for name in _FLOW_READS if held.get(name) != desk.params.get(name)]
-    if changed or graph.changed(desk.root):
+    differs = graph.changed(desk.root)
+    if not changed and (spoiled := graph.spoiled(differs)):
+        files = " ".join(spoiled)
+        return f"{files} must be what its stage made, found other bytes (`dvc checkout {files}` brings them back)"
+    if changed or differs:
         return "settings or code have changed since" + (f" ({', '.join(changed)})" if changed else "")
     lock = (desk.root / versions.LOCK).read_text(encoding="utf-8").strip()
     if state == versions.CLOSED and lock != versions.read_at(desk.root, commit, versions.LOCK):

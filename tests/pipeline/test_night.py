@@ -101,6 +101,27 @@ def test_one_stage_is_reproduced_alone(closed):
     assert "Running stage 'admit'" in done.stdout
 
 
+def test_a_damaged_shard_is_named_and_made_again_alone(closed):
+    closed.set({"export_soft_targets.shard_positions": 256, "export_soft_targets.batch_size": 16})
+    assert closed.dvc("repro", "--single-item", "export_soft_targets").returncode == 0
+    store = closed.root / "data" / "soft_targets"
+    shards = sorted(store.glob("shard-*.safetensors"))
+    assert len(shards) > 2
+    before = [file.read_bytes() for file in shards]
+    spoiled = bytearray(before[1])
+    spoiled[len(spoiled) // 2] ^= 1
+    shards[1].unlink()
+    shards[1].write_bytes(spoiled)
+    refused = closed.dvc("repro", "--single-item", "train_student@small")
+    assert refused.returncode != 0
+    assert shards[1].name in refused.stdout + refused.stderr
+    shutil.rmtree(closed.root / ".stillhouse" / "resume")  # as a night does that closes
+    again = closed.dvc("repro", "--single-item", "--force", "export_soft_targets")
+    assert again.returncode == 0, again.stderr
+    assert f"{len(shards) - 1} of {len(shards)} shards stand finished" in again.stdout + again.stderr
+    assert [file.read_bytes() for file in shards] == before
+
+
 def git(workspace, *arguments):
     return subprocess.run(["git", *arguments], cwd=workspace.root, capture_output=True, text=True, check=True).stdout
 

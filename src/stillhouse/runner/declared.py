@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from stillhouse.errors import NightError
 from stillhouse.params.base import read_yaml
@@ -20,6 +21,8 @@ class Declared:
     """Those among its ``deps``."""
     made: dict[str, Path]
     """Those among its ``outs``."""
+    kept: frozenset[str]
+    """Which of ``made`` the stage finds as they stand (``persist``), and itself says what is still good of them."""
 
 
 def declared(workspace: Path, name: str) -> Declared:
@@ -36,12 +39,18 @@ def declared(workspace: Path, name: str) -> Declared:
     stage = read_yaml(workspace / "dvc.yaml").get("stages", {}).get(base, {})
     stage = stage.get("do", stage)
 
-    def among(key: str) -> dict[str, Path]:
-        listed = {one if isinstance(one, str) else next(iter(one)) for one in stage.get(key, [])}
-        pairs = (word.split("=", 1) for word in stage.get("cmd", "").split() if "=" in word)
-        return {word: workspace / path.replace("${key}", instance) for word, path in pairs if path in listed}
+    pairs = [word.split("=", 1) for word in stage.get("cmd", "").split() if "=" in word]
 
-    return Declared(among("deps"), among("outs"))
+    def among(key: str) -> dict[str, tuple[Path, Mapping[str, Any]]]:
+        listed = dict((one, {}) if isinstance(one, str) else next(iter(one.items())) for one in stage.get(key, []))
+        return {
+            word: (workspace / path.replace("${key}", instance), listed[path]) for word, path in pairs if path in listed
+        }
+
+    made = among("outs")
+    kept = frozenset(word for word, (_, said) in made.items() if said.get("persist"))
+    taken = {word: path for word, (path, _) in among("deps").items()}
+    return Declared(taken, {word: path for word, (path, _) in made.items()}, kept)
 
 
 def require_fresh(workspace: Path, name: str, paths: Mapping[str, Path]) -> None:
@@ -56,7 +65,8 @@ def require_fresh(workspace: Path, name: str, paths: Mapping[str, Path]) -> None
         NightError: an output is there.
         ParamsError: there is no ``dvc.yaml`` that can be read.
     """
-    for argument in declared(workspace, name).made:
+    outputs = declared(workspace, name)
+    for argument in outputs.made.keys() - outputs.kept:
         if argument != "run" and argument in paths and paths[argument].exists():  # the runner writes `run` anew
             raise NightError(
                 f"stage {name} must find no {argument} of an earlier run, found {paths[argument]}: remove it, or "

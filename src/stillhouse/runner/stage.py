@@ -22,6 +22,7 @@ from stillhouse.params.document import STAGE_PARAMS
 from stillhouse.runner import outbox, outcome
 from stillhouse.runner.closure import import_closure, package_root
 from stillhouse.runner.console import ConsoleReporter
+from stillhouse.runner.declared import declared
 
 if TYPE_CHECKING:
     from stillhouse.tracking.runs import StageRun
@@ -157,8 +158,10 @@ def _resume_folder(
     digest = hashlib.sha256(params.model_dump_json().encode())
     for file in import_closure(function.__module__):
         digest.update(sha256_file(package_root() / file).encode())
+    # What it makes may stand there, from another night or damaged.
+    made = declared(workspace, name).made if (workspace / "dvc.yaml").exists() else {}
     for key, path in sorted(paths.items()):
-        if path.exists():
+        if key not in made and path.exists():
             digest.update(f"{key}={sha256_tree(path)}".encode())
     home = workspace / STATE / "resume" / name
     folder = home / digest.hexdigest()[:32]

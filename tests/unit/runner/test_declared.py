@@ -29,6 +29,9 @@ def test_a_stage_takes_and_makes_what_its_command_names(workspace):
     }
     assert packing.made == {"package": workspace / "packages/gru", "run": workspace / "runs/package/gru.json"}
     assert declared(workspace, "prepare").made.keys() == {"vocabulary", "sequences", "run"}
+    exported = declared(workspace, "export_soft_targets")
+    assert exported.kept == {"soft_targets"} < exported.made.keys()
+    assert not packing.kept
     assert declared(workspace, "distil") == declared(workspace, "distil@gru")
 
 
@@ -40,6 +43,12 @@ def test_by_hand_a_stage_whose_output_stands_is_refused_wherever_it_is_to_lie(wo
     given["package"].mkdir()
     with pytest.raises(NightError, match="must find no package of an earlier run, found /"):
         require_fresh(workspace, "package@gru", given)
+
+
+def test_what_a_stage_keeps_of_its_output_itself_is_no_reason_to_refuse(workspace):
+    store = workspace / "data" / "soft_targets"
+    store.mkdir(parents=True)
+    require_fresh(workspace, "export_soft_targets", {"soft_targets": store})
 
 
 def test_the_command_refuses_in_one_line_before_it_reads_anything(workspace):

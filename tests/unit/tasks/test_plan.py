@@ -99,6 +99,14 @@ def test_a_setting_that_only_the_flow_reads_is_seen_and_forces_a_revision(shop, 
     assert (forced.action, forced.night.id, forced.night.revises) == ("open", "2026-03-02.2", "2026-03-02")
 
 
+def test_damaged_data_is_named_with_what_mends_it(shop, monkeypatch):
+    put(shop, plan(shop).night, versions.OPEN, versions.CLOSED)
+    soft = {"data/soft": "modified"}
+    told = {"export": [{"changed outs": soft}], "learn": [{"changed deps": soft}]}
+    monkeypatch.setattr(plans.graph, "changed", lambda root: told)
+    assert "data/soft must be what its stage made, found other bytes (`dvc checkout data/soft`" in plan(shop).notes[0]
+
+
 def test_changed_code_forces_a_revision(shop, monkeypatch):
     put(shop, plan(shop).night, versions.OPEN, versions.CLOSED)
     monkeypatch.setattr(plans.graph, "changed", lambda root: {"prepare": []})
