@@ -52,6 +52,7 @@ import yaml
 
 from stillhouse.data.files import read_json, write_json, write_none
 from stillhouse.data.sources import fingerprint
+from stillhouse.data.tonight import read_night
 from stillhouse.evaluate.against import paired_users
 from stillhouse.evaluate.paired import lower_bound
 from stillhouse.evaluate.popularity import popularity_scores
@@ -64,7 +65,6 @@ from stillhouse.params.train_teacher import TrainTeacherParams
 from stillhouse.reporting import SilentReporter
 from stillhouse.runner.stage import load_stage
 from stillhouse.train.compute import fabric_of, repeatable
-from stillhouse.train.night import read_night
 
 ROOT = Path(__file__).parents[1]
 RESULTS = Path(__file__).with_name("results")

@@ -28,7 +28,7 @@ def test_the_command_line_starts_without(heavy):
 def test_a_stage_that_reads_what_a_night_has_prepared_loads_no_pandas(make_sequences):
     vocabulary, sequences = make_sequences([[1, 2, 3], [2, 1]])
     read = f"read_night(Path({str(vocabulary)!r}), Path({str(sequences)!r}), False)"
-    loaded = modules_after(f"from pathlib import Path\nfrom stillhouse.train.night import read_night\n{read}")
+    loaded = modules_after(f"from pathlib import Path\nfrom stillhouse.data.tonight import read_night\n{read}")
     assert loaded.isdisjoint({"pandas", "pyarrow.dataset"})
 
 

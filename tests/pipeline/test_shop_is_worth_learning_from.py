@@ -11,6 +11,7 @@ from workspaces import ROOT, Workspace, make_workspace
 
 from stillhouse.data.files import read_json, write_none
 from stillhouse.data.shop import first_as_of
+from stillhouse.data.tonight import read_night
 from stillhouse.distill.hard import HardObjective
 from stillhouse.evaluate.popularity import PopularityScorer
 from stillhouse.evaluate.scoring import score_split
@@ -19,7 +20,7 @@ from stillhouse.params.source import SourceSpec
 from stillhouse.params.train_student import TrainStudentParams
 from stillhouse.reporting import SilentReporter
 from stillhouse.tracking.store import connect
-from stillhouse.train.night import Apprentice, read_night, train_model
+from stillhouse.train.night import Apprentice, train_model
 from tasks.policy import _GPU
 
 pytestmark = pytest.mark.slow

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from stillhouse.data.files import is_none, write_json
 from stillhouse.data.sequences import Sequences, Split
+from stillhouse.data.tonight import read_night
 from stillhouse.data.vocabulary import Vocabulary
 from stillhouse.errors import TrainingError
 from stillhouse.evaluate.latency import request_latency, throughput
@@ -28,7 +29,6 @@ from stillhouse.models.warm import require_grown
 from stillhouse.params.check_teacher import CheckTeacherParams
 from stillhouse.reporting import Reporter
 from stillhouse.train.compute import device_of, repeatable, scoring
-from stillhouse.train.night import read_night
 from stillhouse.train.validation import ValidationSet
 
 __all__ = ["check_teacher"]

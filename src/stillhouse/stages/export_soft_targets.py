@@ -21,6 +21,7 @@ from torch import Tensor
 from stillhouse.data.files import is_none, read_json
 from stillhouse.data.sequences import Sequences
 from stillhouse.data.substitution import origin, with_copies
+from stillhouse.data.tonight import read_night
 from stillhouse.data.vocabulary import Vocabulary
 from stillhouse.distill.coding_positions import RowCode, encode
 from stillhouse.distill.draws import Strata, strata_of, tail_draws
@@ -35,7 +36,6 @@ from stillhouse.models.protocol import Recommender
 from stillhouse.params.export_soft_targets import ExportSoftTargetsParams
 from stillhouse.reporting import Reporter
 from stillhouse.train.compute import device_of, repeatable, scoring
-from stillhouse.train.night import read_night
 
 __all__ = ["export_soft_targets"]
 

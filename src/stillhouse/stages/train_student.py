@@ -9,6 +9,7 @@ from typing import Literal
 
 from stillhouse.data.sequences import Sequences
 from stillhouse.data.substitution import with_copies
+from stillhouse.data.tonight import read_night
 from stillhouse.distill.hard import HardObjective
 from stillhouse.distill.methods import alpha_of, listening_of, methods_of, temperature_of
 from stillhouse.distill.mixed import MixedObjective
@@ -18,7 +19,7 @@ from stillhouse.distill.start import read_item_table
 from stillhouse.params.distillation import DistillationSpec
 from stillhouse.params.train_student import TrainStudentParams
 from stillhouse.reporting import Reporter
-from stillhouse.train.night import Apprentice, read_night, train_model
+from stillhouse.train.night import Apprentice, train_model
 from stillhouse.train.start import start_from
 
 __all__ = ["train_student"]

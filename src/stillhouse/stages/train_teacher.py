@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from stillhouse.data.tonight import read_night
 from stillhouse.params.train_teacher import TrainTeacherParams
 from stillhouse.reporting import Reporter
-from stillhouse.train.night import Apprentice, read_night
+from stillhouse.train.night import Apprentice
 from stillhouse.train.teacher import train_recommender
 
 __all__ = ["train_teacher"]

@@ -9,7 +9,6 @@ from pathlib import Path
 from stillhouse.data.sequences import Sequences
 from stillhouse.data.vocabulary import Vocabulary
 from stillhouse.distill.protocol import Objective
-from stillhouse.errors import TrainingError
 from stillhouse.models.build import build
 from stillhouse.models.checkpoint import Header, save
 from stillhouse.models.product_codes import assign_codes
@@ -23,7 +22,7 @@ from stillhouse.train.job import Job, Outcome
 from stillhouse.train.loop import train
 from stillhouse.train.own_rows import train_rows_first
 
-__all__ = ["Apprentice", "first_model", "learn", "read_night", "train_model"]
+__all__ = ["Apprentice", "first_model", "learn", "train_model"]
 
 
 @dataclass(frozen=True)
@@ -40,23 +39,6 @@ class Apprentice:
     """Section of params.yaml that its training stands in."""
     begin: Callable[[SequenceModel], None] | None = None
     """What gives a cold model more than random weights, such as rows of a teacher's table."""
-
-
-def read_night(vocabulary: Path, sequences: Path, repeat_items: bool) -> tuple[Vocabulary, Sequences]:
-    """Return tonight's vocabulary and sequences, which belong together.
-
-    Raises:
-        DataError: they are damaged, or of two nights.
-        TrainingError: they were prepared under another ``repeat_items``.
-    """
-    words, events = Vocabulary.load(vocabulary), Sequences.open(sequences)
-    events.require(words)
-    if events.repeat_items != repeat_items:
-        raise TrainingError(
-            f"repeat_items must be what the sequences were prepared with, got {str(repeat_items).lower()} for "
-            f"sequences of {str(events.repeat_items).lower()} (params.yaml: repeat_items): run the stage prepare again"
-        )
-    return words, events
 
 
 def first_model(

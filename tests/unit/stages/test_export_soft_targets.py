@@ -23,7 +23,7 @@ from stillhouse.data.vocabulary import Vocabulary
 from stillhouse.distill.soft_targets import SoftTargets
 from stillhouse.distill.store_format import read_header
 from stillhouse.distill.store_writer import StoreWriter
-from stillhouse.errors import StoreError, TrainingError
+from stillhouse.errors import DataError, StoreError, TrainingError
 from stillhouse.models.build import build
 from stillhouse.models.checkpoint import Header, load, save
 from stillhouse.params.export_soft_targets import ExportSoftTargetsParams
@@ -304,7 +304,7 @@ def test_a_teacher_that_did_not_pass_teaches_nobody(export_night):
 
 
 def test_sequences_of_another_repeat_setting_are_refused(export_night):
-    with pytest.raises(TrainingError, match="repeat_items must be what the sequences were prepared with"):
+    with pytest.raises(DataError, match="repeat_items must be what the sequences were prepared with"):
         export_night.run(repeat_items=True)
 
 

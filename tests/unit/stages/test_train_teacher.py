@@ -130,7 +130,7 @@ def test_another_dropout_rate_stays_warm_and_is_written_down(night: tuple[Path, 
 
 
 def test_sequences_of_another_repeat_items_are_refused(night: tuple[Path, Path], tmp_path: Path) -> None:
-    with pytest.raises(TrainingError, match=r"got true for sequences of false \(params.yaml: repeat_items\)"):
+    with pytest.raises(DataError, match=r"got true for sequences of false \(params.yaml: repeat_items\)"):
         run(night, tmp_path / "teacher", repeat_items=True)
 
 
