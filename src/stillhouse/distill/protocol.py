@@ -138,7 +138,7 @@ class Lesson(Protocol):
         """
 
     def beside(self, states: Tensor) -> LossParts | None:
-        """Return what relations among the batch's states add to its loss; ``None``: nothing.
+        """Return what relations among the batch's states add to its loss; ``None``: nothing. It is asked before `loss`.
 
         Args:
             states: float [N, width], the student's at all positions of the batch, with a gradient.

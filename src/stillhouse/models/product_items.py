@@ -14,8 +14,8 @@ class ProductItems(nn.Module):
     """The rows of a product-quantised item table; it stands where an ``nn.Embedding`` would.
 
     A row is cut into ``splits`` parts. For each part there are ``codes`` vectors that all
-    items share (the centroids), and an item's part is the one that its code names: one
-    byte a part and item is all that an item costs. Codes are given before training
+    items share (the centroids), and an item's part is the one that its code names: served, an
+    item costs as many bits a part as tell the codes apart. Codes are given before training
     (`stillhouse.models.product_codes`) and never move; centroids are trained.
 
     Source: A. V. Petrov, C. Macdonald, "RecJPQ: Training Large-Catalogue Sequential

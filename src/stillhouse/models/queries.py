@@ -46,7 +46,7 @@ def best_product(hidden: Tensor, table: Tensor) -> Tensor:
         table: float [n, width].
 
     Returns:
-        float [..., n]; two queries that are equally good share the gradient.
+        float [..., n]; two queries that are equally good share the gradient (by `Products` the first has it).
 
     >>> best_product(torch.tensor([[1.0, 0.0, 0.0, 2.0]]), torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, -1.0]]))
     tensor([[1., 2., 1.]])
