@@ -226,7 +226,10 @@ class _Cells:
         """
         those = slice(*np.searchsorted(self.rows, [part.start, part.stop]).tolist())
         items = self.items[those]
-        if len(items) and (items.min() < 0 or items.max() >= columns):
+        # Without a sign, what is below 0 is the largest of all: one pass finds either end.
+        if len(items) and items.view(np.uint64).max() >= columns:
             raise IndexError(f"seen items must be 0..{columns - 1}, found {items.min()}..{items.max()}")
-        places: Ints = (self.rows[those] - part.start) * width + items
+        places: Ints = self.rows[those] * width
+        places += items
+        places -= part.start * width
         return places
