@@ -18,10 +18,12 @@ from stillhouse.params.model import ComputeSpec
 if TYPE_CHECKING:
     import lightning_fabric
 
-__all__ = ["derived_seed", "device_of", "fabric_of", "repeatable", "scoring"]
+__all__ = ["derived_seed", "device_of", "emulates_bfloat16", "fabric_of", "repeatable", "scoring"]
 
 _DTYPES = {"64": torch.float64, "32": torch.float32, "bf16": torch.bfloat16, "16": torch.float16}
 
+#: What torch calls a processor's instructions that multiply bfloat16, on x86 and on ARM.
+_BFLOAT16 = ("avx512_bf16", "amx_bf16", "avx10_1", "avx10_2", "bf16", "sve_bf16")
 #: Parameters of glibc's mallopt, and what they are by default.
 _TRIM_THRESHOLD, _MMAP_MAX = -1, -4
 _TRIM_DEFAULT, _MMAP_DEFAULT = 128 * 1024, 65_536
@@ -50,6 +52,14 @@ def fabric_of(compute: ComputeSpec) -> lightning_fabric.Fabric:
     fabric = lightning_fabric.Fabric(accelerator=accelerator, devices=1, precision=compute.precision)
     fabric.launch()
     return fabric
+
+
+def emulates_bfloat16(compute: ComputeSpec) -> bool:
+    """Say whether ``compute`` asks a processor for bfloat16 that has no instructions for it, which costs it time."""
+    if not compute.precision.startswith("bf16") or device_of(compute).type != "cpu":
+        return False
+    able = torch.cpu.get_capabilities()
+    return not any(able.get(name) for name in _BFLOAT16)
 
 
 def scoring(compute: ComputeSpec) -> AbstractContextManager[object]:

@@ -16,7 +16,7 @@ from stillhouse.errors import TrainingError
 from stillhouse.models.protocol import SequenceModel
 from stillhouse.reporting import Progress, Reporter
 from stillhouse.train.averaging import WeightAverage
-from stillhouse.train.compute import derived_seed, fabric_of, repeatable
+from stillhouse.train.compute import derived_seed, emulates_bfloat16, fabric_of, repeatable
 from stillhouse.train.job import Job, Outcome
 from stillhouse.train.optimizer import adamw, learning_rate, set_learning_rate
 from stillhouse.train.rows import Ints, TrainingRows
@@ -132,6 +132,11 @@ class _Run:
 
     def to_the_end(self) -> Outcome:
         """Train from where the last run was killed, or from the start."""
+        if emulates_bfloat16(self.job.compute):
+            self.reporter.note(
+                "this processor has no instructions for bfloat16 and emulates them: 32-true is faster here "
+                "(params.yaml: compute.precision)"
+            )
         self._go_on()
         with self.reporter.progress("training", self.epochs * self.batches_an_epoch) as bar:
             bar.advance(self.place.done)

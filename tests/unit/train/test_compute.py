@@ -11,7 +11,7 @@ import torch
 from stillhouse.errors import ParamsError
 from stillhouse.params.base import build
 from stillhouse.params.model import ComputeSpec
-from stillhouse.train.compute import derived_seed, fabric_of, repeatable, scoring
+from stillhouse.train.compute import derived_seed, emulates_bfloat16, fabric_of, repeatable, scoring
 
 
 def test_the_cpu_is_taken_when_asked_for() -> None:
@@ -70,3 +70,20 @@ def test_a_stage_that_only_scores_does_not_load_what_training_needs(stage: str) 
     code = f"import sys, stillhouse.stages.{stage}; print({{'torch._dynamo', 'lightning_fabric'}} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
+
+
+@pytest.mark.parametrize(
+    ("precision", "able", "emulated"),
+    [
+        ("bf16-mixed", {"avx512_f": True}, True),
+        ("bf16-true", {}, True),
+        ("bf16-mixed", {"avx512_f": True, "avx512_bf16": True}, False),
+        ("bf16-mixed", {"bf16": True}, False),
+        ("32-true", {}, False),
+    ],
+)
+def test_bfloat16_is_emulated_where_the_processor_lacks_it(
+    monkeypatch: pytest.MonkeyPatch, precision: str, able: dict[str, bool], emulated: bool
+) -> None:
+    monkeypatch.setattr("torch.cpu.get_capabilities", lambda: able)
+    assert emulates_bfloat16(ComputeSpec(device="cpu", precision=precision)) is emulated

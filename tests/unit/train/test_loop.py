@@ -182,3 +182,11 @@ def test_another_precision_trains_as_well(ring_job: MakeJob) -> None:
     job = ring_job(epochs=15, patience=15)
     mixed = Job(**{**vars(job), "compute": job.compute.model_copy(update={"precision": "bf16-mixed"})})
     assert train(fresh(), mixed, SilentReporter()).ndcg_at_10 > 0.8
+
+
+def test_who_asks_a_processor_for_what_it_emulates_is_told(ring_job: MakeJob, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cpu.get_capabilities", dict)
+    for precision, told in (("32-true", 0), ("bf16-mixed", 1)):
+        listener, job = Listener(), ring_job(precision, epochs=1)
+        train(fresh(), replace(job, compute=job.compute.model_copy(update={"precision": precision})), listener)
+        assert sum("32-true is faster here" in note for note in listener.notes) == told
