@@ -57,6 +57,15 @@ class CrossFitted(Composite):
 
         return PositionScorer(score)
 
+    def item_table(self) -> Tensor | None:
+        """Return the members' tables side by side, each as it counts for a stranger; ``None``: they have none.
+
+        Its rows' products with the members' states side by side are, up to a constant a position, what is said
+        where nobody's own member answers.
+        """
+        tables = [table for member in self.members.values() if (table := member.item_table()) is not None]
+        return torch.cat(tables, dim=1) / len(tables) if tables else None
+
     def _together(self, scores: list[Tensor]) -> Tensor:
         share = self.mask.new_tensor(1.0 / len(scores))
         return self.mean([log_probs(one) for one in scores], [share] * len(scores))

@@ -9,6 +9,7 @@ from stillhouse.params.distillation import ConstantTemperature, FeaturesSpec
 from stillhouse.params.export_soft_targets import ExportSoftTargetsParams
 from stillhouse.params.model import (
     BidirectionalSpec,
+    CrossFittedSpec,
     EnsembleSpec,
     GruSpec,
     TeacherSpec,
@@ -57,8 +58,8 @@ def _require_student(
     if spec.start == "teacher_items" and not has_item_table(teacher):
         raise ParamsError(
             f"start: teacher_items must have a teacher that scores by an item table, found one of kind {teacher.kind} "
-            f"(params.yaml: {place}.start): set it to fresh, or train a transformer, gru, bidirectional or an ensemble "
-            "with one of them"
+            f"(params.yaml: {place}.start): set it to fresh, or train a transformer, gru, bidirectional, one of them "
+            "cross-fitted, or an ensemble with one"
         )
     if spec.alone:
         return
@@ -87,4 +88,6 @@ def has_item_table(teacher: TeacherSpec) -> bool:
     """Say whether a teacher of this kind scores by an item table."""
     if isinstance(teacher, EnsembleSpec):
         return any(has_item_table(member.model) for member in teacher.members.values())
+    if isinstance(teacher, CrossFittedSpec):
+        return has_item_table(teacher.model)
     return isinstance(teacher, _BY_STATES)

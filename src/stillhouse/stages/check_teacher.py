@@ -43,8 +43,8 @@ _TRAINED = 2000
 _REMEMBERS = 1.3
 _CROSS_FIT = (
     "the teacher is {train_over_valid:.2f} times as good at positions that it was trained on (NDCG@10 "
-    "{train_ndcg_at_10:.4f} against {ndcg_at_10:.4f}): it remembers some of what it is to teach. More dropout or fewer "
-    "epochs, or kind: cross_fitted, make its soft targets worth more (params.yaml: train_teacher)"
+    "{train_ndcg_at_10:.4f} against {ndcg_at_10:.4f}): it may remember what it is to teach. kind: cross_fitted asks "
+    "whoever was not trained on a position (params.yaml: train_teacher.model; docs/methods.md)"
 )
 
 Figures = dict[str, Any]

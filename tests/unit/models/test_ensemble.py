@@ -59,6 +59,19 @@ def test_its_item_table_holds_the_directions_in_which_it_tells_items_apart() -> 
     )
 
 
+@torch.no_grad()
+def test_a_cross_fitted_models_table_holds_the_directions_of_what_it_tells_a_stranger() -> None:
+    model = build(CrossFittedSpec(kind="cross_fitted", folds=3, model=GRU), N_ITEMS, seed=2).eval()
+    assert isinstance(model, CrossFitted)
+    table, states = model.item_table(), [member.position_hidden(HISTORIES) for member in model.members.values()]
+    assert table is not None
+    found = (torch.cat(states, dim=1) @ table.T)[:, 1:]
+    expected = model.position_scores(HISTORIES)[:, 1:]
+    torch.testing.assert_close(
+        found - found.mean(1, keepdim=True), expected - expected.mean(1, keepdim=True), atol=1e-5, rtol=1e-5
+    )
+
+
 def test_members_without_a_table_add_nothing_to_its_own() -> None:
     knn = ItemKnnSpec(kind="item_knn", length=5, decay=0.8)
     popularity = PopularitySpec(kind="popularity", length=5)
