@@ -31,6 +31,8 @@ from typing import Any
 import yaml
 from _peers.report import table, write
 
+from stillhouse.runner.lifeline import NIGHT_PID
+
 ROOT = Path(__file__).parents[1]
 #: Most seconds of fixed cost, without torch in the process and with.
 LIMITS = {False: 2.0, True: 4.0}
@@ -150,7 +152,9 @@ def once(folder: Path, stages: list[tuple[str, list[str]]]) -> dict[str, dict[st
     environment = os.environ | {
         "PYTHONPATH": os.pathsep.join([str(folder / "marks"), str(ROOT / "src"), str(ROOT)]),
         "MARKED_FILE": str(folder / "marks.json"),
-        "STILLHOUSE_STAGE_RUN": "benchmark",  # as under a flow, which opens the run and delivers what the stage leaves
+        # As under a flow, which opens the run, delivers what the stage leaves, and removes what stood there before.
+        "STILLHOUSE_STAGE_RUN": "benchmark",
+        NIGHT_PID: str(os.getpid()),
     }
     for stage, arguments in stages:
         environment["MARKED_MODULE"] = f"stillhouse.stages.{stage.partition('@')[0]}"
