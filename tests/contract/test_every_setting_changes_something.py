@@ -193,7 +193,7 @@ TRAIN_TEACHER = {
     **teacher(),
     **training("training", {"previous_teacher": "last night's teacher"}, model="model"),
     "seed": Case(2),
-    "repeat_items": Case(True, refused=TrainingError),
+    "repeat_items": Case(True, refused=DataError),
     **COMPUTE,
 }
 FELL_BEHIND = {"teacher": "a poor teacher", "previous_teacher": "last night's teacher"}
@@ -201,7 +201,7 @@ CHECK_TEACHER = {
     "min_over_popularity": Case(1_000.0, refused=TrainingError),
     "max_drop": Case(0.0, inputs=FELL_BEHIND, refused=TrainingError),
     "min_coverage": Case(1.0, inputs={"teacher": "a poor teacher"}, refused=TrainingError),
-    "repeat_items": Case(True, refused=TrainingError),
+    "repeat_items": Case(True, refused=DataError),
     **COMPUTE,
 }
 EXPORT_SOFT_TARGETS = {
@@ -217,7 +217,7 @@ EXPORT_SOFT_TARGETS = {
     "copies": Case(1),
     "substituted": Case(0.9, given={"copies": 1}),
     "seed": Case(2),
-    "repeat_items": Case(True, refused=TrainingError),
+    "repeat_items": Case(True, refused=DataError),
     **COMPUTE,
 }
 LAST_STUDENT = {"previous_student": "last night's student"}
@@ -285,7 +285,7 @@ TRAIN_STUDENT = {
     **training("student.training", LAST_STUDENT, given={"student.training": TRAINING}),
     **distillation("student.distillation"),
     "seed": Case(2),
-    "repeat_items": Case(True, refused=TrainingError),
+    "repeat_items": Case(True, refused=DataError),
     **COMPUTE,
 }
 PACKAGE = {
