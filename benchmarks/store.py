@@ -112,6 +112,12 @@ CODINGS = [
     Coding(50, 4, 16, 5),
     Coding(50, 4, 24, 5),
     Coding(50, 4, 64, 5),
+    Coding(50, 4, 128, 5),
+    # As many bytes as the first, or one more or less: bits of the k best given to draws.
+    Coding(50, 3, 60, 4),
+    Coding(50, 3, 80, 3),
+    Coding(50, 2, 72, 4),
+    Coding(50, 2, 60, 5),
     Coding(50, 2, 40, 5),
     Coding(50, 3, 40, 5),
     Coding(50, 6, 40, 5),

@@ -47,22 +47,14 @@ def test_the_scores_are_a_weighted_mean_of_calibrated_log_probabilities(combine:
 
 
 @torch.no_grad()
-def test_its_item_table_holds_the_directions_in_which_it_tells_items_apart() -> None:
-    model = ensemble("weighted")
-    model.calibrate(temperatures=[2.0, 0.5], weights=[0.25, 0.75], scale=1.5)
-    table, states = model.item_table(), [member.position_hidden(HISTORIES) for member in model.members.values()]
-    assert table is not None
-    found = (torch.cat(states, dim=1) @ table.T)[:, 1:]
-    expected = model.position_scores(HISTORIES)[:, 1:]
-    torch.testing.assert_close(
-        found - found.mean(1, keepdim=True), expected - expected.mean(1, keepdim=True), atol=1e-5, rtol=1e-5
-    )
-
-
-@torch.no_grad()
-def test_a_cross_fitted_models_table_holds_the_directions_of_what_it_tells_a_stranger() -> None:
-    model = build(CrossFittedSpec(kind="cross_fitted", folds=3, model=GRU), N_ITEMS, seed=2).eval()
-    assert isinstance(model, CrossFitted)
+@pytest.mark.parametrize("kind", ["ensemble", "cross_fitted"])
+def test_an_item_table_holds_the_directions_in_which_items_are_told_apart(kind: str) -> None:
+    """Of a cross-fitted model: those in which it tells a stranger."""
+    if kind == "ensemble":
+        model: Ensemble | CrossFitted = ensemble("weighted")
+        model.calibrate(temperatures=[2.0, 0.5], weights=[0.25, 0.75], scale=1.5)
+    else:
+        model = build(CrossFittedSpec(kind="cross_fitted", folds=3, model=GRU), N_ITEMS, seed=2).eval()
     table, states = model.item_table(), [member.position_hidden(HISTORIES) for member in model.members.values()]
     assert table is not None
     found = (torch.cat(states, dim=1) @ table.T)[:, 1:]

@@ -104,7 +104,10 @@ def test_damaged_data_is_named_with_what_mends_it(shop, monkeypatch):
     soft = {"data/soft": "modified"}
     told = {"export": [{"changed outs": soft}], "learn": [{"changed deps": soft}]}
     monkeypatch.setattr(plans.graph, "changed", lambda root: told)
-    assert "data/soft must be what its stage made, found other bytes (`dvc checkout data/soft`" in plan(shop).notes[0]
+    assert (
+        "data/soft must be what its stage made, found it changed or gone (`dvc checkout data/soft`"
+        in plan(shop).notes[0]
+    )
 
 
 def test_changed_code_forces_a_revision(shop, monkeypatch):

@@ -1,0 +1,12 @@
+"""Types are checked of every program in benchmarks/: who adds one adds its name to both lists of pyproject.toml."""
+
+import tomllib
+
+from workspaces import ROOT
+
+
+def test_every_benchmark_is_named_where_types_are_checked():
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["mypy"]
+    programs = sorted(file.stem for file in (ROOT / "benchmarks").glob("*.py"))
+    eased = [one["module"] for one in settings["overrides"] if one.get("disallow_untyped_calls") is False]
+    assert [settings["modules"], *eased] == [programs, programs]
