@@ -112,12 +112,6 @@ CODINGS = [
     Coding(50, 4, 16, 5),
     Coding(50, 4, 24, 5),
     Coding(50, 4, 64, 5),
-    Coding(50, 4, 128, 5),
-    # As many bytes as the first, or one more or less: bits of the k best given to draws.
-    Coding(50, 3, 60, 4),
-    Coding(50, 3, 80, 3),
-    Coding(50, 2, 72, 4),
-    Coding(50, 2, 60, 5),
     Coding(50, 2, 40, 5),
     Coding(50, 3, 40, 5),
     Coding(50, 6, 40, 5),
@@ -126,6 +120,12 @@ CODINGS = [
     Coding(50, 4, 40, 4),
     Coding(32, 4, 40, 5),
     Coding(100, 4, 40, 5),
+    Coding(50, 4, 128, 5),
+    # As many bytes as the first, or one more or less: bits of the k best given to draws.
+    Coding(50, 3, 60, 4),
+    Coding(50, 3, 80, 3),
+    Coding(50, 2, 72, 4),
+    Coding(50, 2, 60, 5),
 ]
 SHORT = [CODINGS[0], CODINGS[1], CODINGS[3], CODINGS[8]]
 

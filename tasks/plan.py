@@ -162,7 +162,8 @@ def _stale(desk: _Desk, night: Night, state: str) -> str:
     differs = graph.changed(desk.root)
     if not changed and (spoiled := graph.spoiled(differs)):
         files = " ".join(spoiled)
-        return f"{files} must be what its stage made, found it changed or gone (`dvc checkout {files}` brings it back)"
+        mends = f"`dvc checkout --force {files}` brings it back"
+        return f"{files} must be what its stage made, found it changed or gone ({mends})"
     if changed or differs:
         return "settings or code have changed since" + (f" ({', '.join(changed)})" if changed else "")
     lock = (desk.root / versions.LOCK).read_text(encoding="utf-8").strip()

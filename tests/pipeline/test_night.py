@@ -120,6 +120,9 @@ def test_a_damaged_shard_is_named_and_made_again_alone(closed):
     assert again.returncode == 0, again.stderr
     assert f"{len(shards) - 1} of {len(shards)} shards stand finished" in again.stdout + again.stderr
     assert [file.read_bytes() for file in shards] == before
+    shards[1].write_bytes(spoiled)
+    assert closed.dvc("checkout", "--force", "data/soft_targets").returncode == 0
+    assert [file.read_bytes() for file in shards] == before
 
 
 def git(workspace, *arguments):

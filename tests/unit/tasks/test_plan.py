@@ -105,7 +105,7 @@ def test_damaged_data_is_named_with_what_mends_it(shop, monkeypatch):
     told = {"export": [{"changed outs": soft}], "learn": [{"changed deps": soft}]}
     monkeypatch.setattr(plans.graph, "changed", lambda root: told)
     assert (
-        "data/soft must be what its stage made, found it changed or gone (`dvc checkout data/soft`"
+        "data/soft must be what its stage made, found it changed or gone (`dvc checkout --force data/soft`"
         in plan(shop).notes[0]
     )
 
