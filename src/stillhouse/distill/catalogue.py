@@ -50,7 +50,14 @@ class _Cells:
         self.rows, items = seen
         self.flat = torch.add(items, self.rows, alpha=columns)
         self.counts = seen.counts if isinstance(seen, Seen) else torch.bincount(self.rows, minlength=rows)
-        self.most = int(self.counts.max()) if rows else 0
+        self._runs = seen if isinstance(seen, Seen) else None
+
+    @property
+    def most(self) -> int:
+        """The most seen items of a row."""
+        if self._runs is not None:
+            return self._runs.most
+        return int(self.counts.max()) if len(self.counts) else 0
 
     def fill(self, table: Tensor, value: float) -> None:
         """Write ``value`` into the cells of ``table``."""

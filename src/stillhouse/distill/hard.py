@@ -67,7 +67,8 @@ class HardObjective:
 
     def lesson(self, batch: PositionBatch) -> _HardLesson:
         """Return the batch, to be learnt from its targets alone."""
-        seen = None if self._before is None else self._before.at(batch.users, batch.steps)
+        known = None if batch.on_host is None else batch.on_host.steps
+        seen = None if self._before is None else self._before.at(batch.users, batch.steps, known)
         return _HardLesson(batch, self._smoothing, seen)
 
 

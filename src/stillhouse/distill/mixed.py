@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from stillhouse.distill.device import sent
 from stillhouse.distill.hard import HardObjective, shares
 from stillhouse.distill.method import Method, Said, StateMethod, WeightedMethod
 from stillhouse.distill.protocol import Answer, Lesson, LossParts, PositionBatch, Wanted
@@ -102,16 +103,17 @@ class MixedObjective:
             return self._mixed(batch, alpha)
 
     def _mixed(self, batch: PositionBatch, alpha: float | ByConfidence) -> Lesson:
-        ids = self._store.position_ids(batch.users.cpu().numpy(), batch.steps.cpu().numpy())
+        places = batch.places
+        ids = self._store.position_ids(*places)
         device, wide = batch.targets.device, torch.promote_types(batch.weights.dtype, torch.float32)
-        seen = None if self._before is None else self._before.at(batch.users, batch.steps)
+        seen = None if self._before is None else self._before.at(batch.users, batch.steps, places.steps)
         # A position that the store lacks borrows a row, whose items it may have seen: it says nothing of them.
         temperature = self._temperature_at(batch.progress, ids)
         stored = self._store.batch(
             np.maximum(ids, 0), temperature, hidden=self._reads_states, draws=self._wants_draws
         ).silent_at(ids < 0)
         teacher = TeacherRows.of(stored, device, wide, self._store.header.n_items, seen)
-        held = torch.from_numpy(ids >= 0).to(device)
+        held = sent(torch.from_numpy(ids >= 0), device)
         said = _Batch(batch, teacher, held, seen)
         if isinstance(alpha, ByConfidence):
             alpha_at: float | Tensor = torch.where(held, alpha.at(teacher), alpha.unsure)

@@ -11,14 +11,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from stillhouse.distill.seen import Seen
 
-__all__ = ["Answer", "Lesson", "LossParts", "Objective", "PositionBatch", "Wanted"]
+__all__ = ["Answer", "Lesson", "LossParts", "Objective", "Places", "PositionBatch", "Wanted"]
+
+
+class Places(NamedTuple):
+    """Where positions stand, as NumPy holds it. (A tuple: Fabric takes no frozen class apart.)"""
+
+    users: NDArray[np.int64]
+    """[N]: user index."""
+    steps: NDArray[np.int64]
+    """[N]: counted from the user's first event."""
 
 
 @dataclass(frozen=True)
@@ -38,9 +49,16 @@ class PositionBatch:
     """int64 [N]: t, counted from the user's first event (not from the start of the window)."""
     progress: float = 0.0
     """Share of the training's planned steps that is done, in [0, 1): what schedules follow."""
+    on_host: Places | None = None
+    """Users and steps where they were made; ``None``: the tensors have to be asked, and a GPU is waited for."""
 
     def __len__(self) -> int:
         return int(self.targets.shape[0])
+
+    @property
+    def places(self) -> Places:
+        """Users and steps, on the host."""
+        return Places(self.users.cpu().numpy(), self.steps.cpu().numpy()) if self.on_host is None else self.on_host
 
     def part(self, start: int, stop: int) -> PositionBatch:
         """Return the positions ``start``..``stop`` - 1."""
@@ -51,6 +69,7 @@ class PositionBatch:
             weights=self.weights[cut],
             users=self.users[cut],
             steps=self.steps[cut],
+            on_host=None if self.on_host is None else Places(self.on_host.users[cut], self.on_host.steps[cut]),
         )
 
 

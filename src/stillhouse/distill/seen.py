@@ -41,10 +41,18 @@ class Seen:
     """int64 [N]."""
     counts: Tensor
     """int64 [N], at least 0."""
+    counts_on_host: NDArray[np.int64] | None = None
+    """The same on the host, where they are known there: a GPU that is asked for their sum is waited for."""
 
     def part(self, start: int, stop: int) -> Seen:
         """Return what the positions ``start``..``stop`` - 1 have seen."""
-        return replace(self, first=self.first[start:stop], counts=self.counts[start:stop])
+        known = None if self.counts_on_host is None else self.counts_on_host[start:stop]
+        return replace(self, first=self.first[start:stop], counts=self.counts[start:stop], counts_on_host=known)
+
+    @property
+    def most(self) -> int:
+        """The longest run, 0 where there is none."""
+        return int(self._known.max()) if len(self._known) else 0
 
     def pairs(self) -> tuple[Tensor, Tensor]:
         """Return (rows ascending, items), int64 [P] each.
@@ -53,11 +61,15 @@ class Seen:
         >>> [part.tolist() for part in seen.pairs()]
         [[0, 0, 1], [7, 8, 5]]
         """
-        size = int(self.counts.sum())
+        size = int(self._known.sum())
         rows = torch.repeat_interleave(self.counts, output_size=size)
         before = self.first + self.counts - self.counts.cumsum(0)
         events = before.index_select(0, rows).add_(torch.arange(size, device=rows.device))
         return rows, self.items.index_select(0, events)
+
+    @property
+    def _known(self) -> Tensor | NDArray[np.int64]:
+        return self.counts if self.counts_on_host is None else self.counts_on_host
 
     def __iter__(self) -> Iterator[Tensor]:
         return iter(self.pairs())
@@ -71,8 +83,15 @@ class SeenBefore:
         self._items = torch.from_numpy(np.array(histories.items, np.int64))
         self._offsets = torch.from_numpy(np.array(histories.offsets, np.int64))
 
-    def at(self, users: Tensor, steps: Tensor) -> Seen:
-        """Return what the positions (user, step), int64 [N] each, have seen: the events 0..step, on their device."""
+    def at(self, users: Tensor, steps: Tensor, steps_on_host: NDArray[np.int64] | None = None) -> Seen:
+        """Return what the positions (user, step), int64 [N] each, have seen: the events 0..step, on their device.
+
+        Args:
+            users: of each position.
+            steps: likewise.
+            steps_on_host: the same steps, where the host knows them.
+        """
         if self._items.device != users.device:
             self._items, self._offsets = self._items.to(users.device), self._offsets.to(users.device)
-        return Seen(self._items, self._offsets.index_select(0, users), steps + 1)
+        known = None if steps_on_host is None else steps_on_host + 1
+        return Seen(self._items, self._offsets.index_select(0, users), steps + 1, known)

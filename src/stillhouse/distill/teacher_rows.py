@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from stillhouse.distill.device import sent
 from stillhouse.distill.seen import Seen
 from stillhouse.distill.soft_targets import TargetBatch
 
@@ -62,7 +63,7 @@ class TeacherRows:
         """
 
         def real(array: NDArray[np.floating]) -> Tensor:
-            return torch.from_numpy(np.ascontiguousarray(array)).to(device, dtype)
+            return sent(torch.from_numpy(np.ascontiguousarray(array)), device, dtype)
 
         tail_lse = real(batch.tail_lse)
         unseen = torch.full_like(tail_lse, n_items)
@@ -145,4 +146,4 @@ class TeacherRows:
 
 
 def _indices(items: NDArray[np.integer], device: torch.device) -> Tensor:
-    return torch.from_numpy(items.astype(np.int64, copy=False)).to(device)
+    return sent(torch.from_numpy(items.astype(np.int64, copy=False)), device)

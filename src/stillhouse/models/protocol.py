@@ -194,8 +194,11 @@ class SequenceModel(Recommender):
 
     def position_hidden(self, histories: Tensor) -> Tensor:
         """Return the state behind each of the N real positions, float [N, queries * width]."""
+        return self._at(histories, (histories != 0).flatten().nonzero().squeeze(1))
+
+    def _at(self, histories: Tensor, real: Tensor) -> Tensor:
+        """Return what is asked with at the cells ``real``, int64 [N], of the flat ``histories``."""
         hidden = self.hidden(histories).flatten(0, 1)
-        real = (histories != 0).flatten().nonzero().squeeze(1)
         return self.asked(hidden if len(real) == len(hidden) else hidden.index_select(0, real))
 
     def training_states(self, histories: Tensor, targets: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -210,7 +213,9 @@ class SequenceModel(Recommender):
             numbers: every position, in order. Here it is every position, each having seen what
             stands before its target; a model that learns another way chooses for itself.
         """
-        return self.position_hidden(histories), None
+        # How many there are is known here: a GPU that is left to count them is waited for.
+        real = torch.nonzero_static((histories != 0).flatten(), size=len(targets)).squeeze(1)
+        return self._at(histories, real), None
 
     def position_scorer(self, histories: Tensor, users: Tensor | None = None) -> PositionScorer:
         """Read a batch once: its states are kept, its scores are made as they are asked for."""

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import math
-from typing import cast
 
 import torch
-from torch import Tensor
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from stillhouse.models.protocol import SequenceModel
 
@@ -28,29 +27,22 @@ class WeightAverage:
         """Begin with the weights of ``model``, on its device; the mean is to reach ``steps`` > 0 steps back."""
         self._model = model
         self._reach = steps
-        self._done = 0
         with torch.no_grad():
             # A recurrent layer that rounds keeps what it last computed with, which has no copy while it has a gradient.
             model.to(model.mask.device)
-            self._mean = AveragedModel(model, multi_avg_fn=self._towards)
-        # Torch takes the first weights that it is given as they are: also after a killed run was taken up.
-        self._mean.n_averaged.fill_(1)
+            # Torch's own AveragedModel sends its count of steps to a GPU at every one, and waits for it.
+            self._mean = copy.deepcopy(model)
 
     @property
     def model(self) -> SequenceModel:
         """The model that computes with the mean."""
-        return cast(SequenceModel, self._mean.module)
+        return self._mean
 
+    @torch.no_grad()
     def update(self, done: int) -> None:
         """Take in the weights that stand after ``done`` steps, at least 1."""
-        self._done = done
-        self._mean.update_parameters(self._model)
-
-    def _towards(
-        self,
-        means: tuple[Tensor, ...] | list[Tensor],
-        weights: tuple[Tensor, ...] | list[Tensor],
-        number: Tensor | int,
-    ) -> None:
-        reach = min(self._reach, self._done / 10 + 1)
-        get_ema_multi_avg_fn(math.exp(-1.0 / reach))(means, weights, number)  # type: ignore[no-untyped-call]
+        reach = min(self._reach, done / 10 + 1)
+        towards = get_ema_multi_avg_fn(math.exp(-1.0 / reach))  # type: ignore[no-untyped-call]
+        towards(list(self._mean.parameters()), list(self._model.parameters()), done)
+        for mean, buffer in zip(self._mean.buffers(), self._model.buffers(), strict=True):
+            mean.copy_(buffer)

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from stillhouse.distill.protocol import Objective, PositionBatch
+from stillhouse.distill.device import sent
+from stillhouse.distill.protocol import Objective, Places, PositionBatch
 from stillhouse.errors import TrainingError
 from stillhouse.models.protocol import SequenceModel
 from stillhouse.reporting import Progress, Reporter
@@ -53,6 +54,22 @@ class _Place:
     """What was reported of each completed epoch."""
 
 
+class _Asked:
+    """A yes or no that a device has been asked for."""
+
+    def __init__(self, flag: Tensor) -> None:
+        self._flag = flag.to("cpu", non_blocking=True)
+        self._there = torch.cuda.Event() if flag.is_cuda else None  # type: ignore[no-untyped-call]
+        if self._there is not None:
+            self._there.record()
+
+    def answer(self) -> bool:
+        """Return it; a GPU that has not come as far yet is waited for."""
+        if self._there is not None:
+            self._there.synchronize()
+        return bool(self._flag)
+
+
 class _Lessons(nn.Module):
     """The loss of a batch in one forward call, as several processes need it."""
 
@@ -66,18 +83,21 @@ class _Lessons(nn.Module):
         self._dtype = dtype
         self._negatives = negatives
 
-    def forward(self, histories: Tensor, positions: Mapping[str, Tensor], progress: float) -> dict[str, Tensor]:
+    def forward(
+        self, histories: Tensor, positions: Mapping[str, Tensor], progress: float, on_host: Places | None = None
+    ) -> dict[str, Tensor]:
         """Return the loss and its parts at those of the N real cells of ``histories`` that the model learns from.
 
         Args:
             histories: int64 [B, L], right-padded with 0.
             positions: the tensors of a `PositionBatch` of those N positions. (Fabric takes no frozen class apart.)
             progress: of the same.
+            on_host: users and steps of the same, which the host knows.
         """
         states, chosen = self.model.training_states(histories, positions["targets"])
         if chosen is not None:
-            positions = {name: tensor.index_select(0, chosen) for name, tensor in positions.items()}
-        lesson = self._objective.lesson(PositionBatch(**positions, progress=progress))
+            positions, on_host = {name: tensor.index_select(0, chosen) for name, tensor in positions.items()}, None
+        lesson = self._objective.lesson(PositionBatch(**positions, progress=progress, on_host=on_host))
         wide = torch.promote_types(states.dtype, torch.float32)
         table = self.model.items.weight
         if self._negatives is None:
@@ -128,6 +148,7 @@ class _Run:
         self.place = _Place()
         self.kept = self._weights()
         self.sums = torch.zeros(0, dtype=torch.float64, device=self.fabric.device)
+        self.asked: _Asked | None = None
         self.saved_at = time.monotonic()
 
     def to_the_end(self) -> Outcome:
@@ -158,21 +179,23 @@ class _Run:
             self._step(index, batches[index])
             bar.advance()
             if index % _LOOK_EVERY == 0:
-                self._require_finite()
+                self._look_later()
             if time.monotonic() - self.saved_at > _SAVE_EVERY:
                 self._save()
-        self._require_finite()
+        self._require(_Asked(self.sums.isfinite().all()))
+        self.asked = None
         self._close_epoch(time.monotonic() - began)
 
     def _step(self, index: int, rows: Ints) -> None:
         place, fabric, training = self.place, self.fabric, self.job.training
         # Every step draws from a seed of its own: a resumed run needs no generator's state.
         torch.manual_seed(derived_seed(self.job.seed, place.epoch, index, fabric.global_rank))
-        histories, batch = self._on_device(self.rows.batch(rows[fabric.global_rank :: fabric.world_size]))
+        made = self.rows.batch(rows[fabric.global_rank :: fabric.world_size])
+        histories, batch = self._on_device(made)
         self.module.train()
         begin, end = self.job.covers
         progress = begin + (end - begin) * place.done / self.planned
-        parts: dict[str, Tensor] = self.module(histories, batch, progress)
+        parts: dict[str, Tensor] = self.module(histories, batch, progress, made[1].on_host)
         self.fabric_optimizer.zero_grad()
         fabric.backward(parts["loss"])
         fabric.clip_gradients(self.module, self.fabric_optimizer, max_norm=training.clip_norm, error_if_nonfinite=False)
@@ -215,8 +238,13 @@ class _Run:
         """Return the model that is validated and kept."""
         return self.model if self.average is None else self.average.model
 
-    def _require_finite(self) -> None:
-        if not bool(self.sums.isfinite().all()):
+    def _look_later(self) -> None:
+        """Ask whether the loss is finite, and read the answer to the question before, which a GPU has given by now."""
+        asked, self.asked = self.asked, _Asked(self.sums.isfinite().all())
+        self._require(asked)
+
+    def _require(self, finite: _Asked | None) -> None:
+        if finite is not None and not finite.answer():
             raise TrainingError(
                 f"the training loss must stay finite, found NaN or an infinity in epoch {self.place.epoch + 1}: lower "
                 f"learning_rate or clip_norm, or start cold (params.yaml: {self.job.where})"
@@ -228,8 +256,8 @@ class _Run:
     def _on_device(self, batch: tuple[Tensor, PositionBatch]) -> tuple[Tensor, dict[str, Tensor]]:
         histories, positions = batch
         device = self.fabric.device
-        tensors = {name: value.to(device) for name, value in vars(positions).items() if isinstance(value, Tensor)}
-        return histories.to(device), tensors
+        tensors = {name: sent(value, device) for name, value in vars(positions).items() if isinstance(value, Tensor)}
+        return sent(histories, device), tensors
 
     def _key(self) -> dict[str, Any]:
         """Return what a state must have been made for; the directory is private, this is the second lock."""

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from stillhouse.data.sequences import Sequences
-from stillhouse.distill.protocol import PositionBatch
+from stillhouse.distill.protocol import Places, PositionBatch
 from stillhouse.errors import TrainingError
 from stillhouse.train.compute import derived_seed
 
@@ -93,10 +93,12 @@ class TrainingRows:
         events = ((self._offsets[rows] + self.first[rows])[:, None] + steps)[real]
         histories = np.zeros(real.shape, np.int64)
         histories[real] = self._items[events]
+        places = Places(np.repeat(self.users[rows], counts), (self.first[rows][:, None] + steps)[real])
         positions = PositionBatch(
             targets=torch.from_numpy(self._items[events + 1]),
             weights=torch.from_numpy(self._weights[events + 1]),
-            users=torch.from_numpy(np.repeat(self.users[rows], counts)),
-            steps=torch.from_numpy((self.first[rows][:, None] + steps)[real]),
+            users=torch.from_numpy(places.users),
+            steps=torch.from_numpy(places.steps),
+            on_host=places,
         )
         return torch.from_numpy(histories), positions
