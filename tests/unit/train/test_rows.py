@@ -28,6 +28,8 @@ def test_a_batch_holds_the_last_training_events_and_what_followed_each(make_sequ
     assert batch.weights.tolist() == pytest.approx([0.8, 0.3, 0.4, 0.5])
     assert batch.users.tolist() == [2, 0, 0, 0]
     assert batch.steps.tolist() == [0, 1, 2, 3]
+    assert [known.tolist() for known in batch.places] == [batch.users.tolist(), batch.steps.tolist()]
+    assert [known.tolist() for known in batch.part(1, 3).places] == [batch.users[1:3].tolist(), [1, 2]]
 
 
 def test_no_held_out_event_is_ever_an_input_or_a_target(make_sequences: Make) -> None:
