@@ -75,9 +75,8 @@ def rank_targets(
     def rank(mine: Sequence[slice]) -> None:
         width = -(-scores.shape[1] // _LANES) * _LANES
         lower = np.zeros((_rows(scores.shape, 1), width), dtype=bool)
-        room = np.empty(cells.most(mine), dtype=np.int64)
         for rows in mine:
-            ranks[rows] = _rank(scores[rows], targets[rows], cells.of_part(rows, scores.shape[1], width, room), lower)
+            ranks[rows] = _rank(scores[rows], targets[rows], cells.of_part(rows, scores.shape[1], width), lower)
 
     _share_out(parts, threads, rank)
     return ranks
@@ -143,13 +142,12 @@ def top_k(
     width, cells = -(-columns // stripes) * stripes, _Cells.of(seen)
 
     def list_best(mine: Sequence[slice]) -> None:
-        table = np.full((rows, width), -np.inf, scores.dtype)
-        room = np.empty(cells.most(mine), dtype=np.int64)
+        room = np.full((rows, width), -np.inf, scores.dtype)
         for part in mine:
-            masked = table[: part.stop - part.start]
+            masked = room[: part.stop - part.start]
             masked[:, :columns] = scores[part]
             masked[:, 0] = -np.inf
-            masked.reshape(-1)[cells.of_part(part, columns, width, room)] = -np.inf
+            masked.reshape(-1)[cells.of_part(part, columns, width)] = -np.inf
             _best(masked, stripes, best[part])
 
     _share_out(_parts(len(scores), rows), threads, list_best)
@@ -220,28 +218,18 @@ class _Cells:
             rows, items = rows[order], items[order]
         return cls(rows, items)
 
-    def most(self, parts: Sequence[slice]) -> int:
-        """Return the most cells of one of ``parts``."""
-        return max((those.stop - those.start for those in map(self._those, parts)), default=0)
-
-    def of_part(self, part: slice, columns: int, width: int, room: Ints) -> Ints:
+    def of_part(self, part: slice, columns: int, width: int) -> Ints:
         """Return the places of the cells of ``part`` in a flat table of its rows, ``width`` places each.
-
-        They lie in ``room``, which serves one part after another: memory that is taken from the system for each, and
-        given back, costs more than what is written to it.
 
         Raises:
             IndexError: an item is none of the ``columns``; it would be another row's.
         """
-        those = self._those(part)
+        those = slice(*np.searchsorted(self.rows, [part.start, part.stop]).tolist())
         items = self.items[those]
         # Without a sign, what is below 0 is the largest of all: one pass finds either end.
         if len(items) and items.view(np.uint64).max() >= columns:
             raise IndexError(f"seen items must be 0..{columns - 1}, found {items.min()}..{items.max()}")
-        places = np.subtract(self.rows[those], part.start, out=room[: len(items)])
-        places *= width
+        places: Ints = self.rows[those] * width
         places += items
+        places -= part.start * width
         return places
-
-    def _those(self, part: slice) -> slice:
-        return slice(*np.searchsorted(self.rows, [part.start, part.stop]).tolist())
