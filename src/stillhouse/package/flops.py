@@ -62,8 +62,9 @@ def _gemm(node: onnx.NodeProto, shapes: dict[str, Shape]) -> int:
 
 
 def _recurrent(node: onnx.NodeProto, shapes: dict[str, Shape]) -> int:
-    steps, batch, inputs = _shape(node.input[0], shapes)
-    directions, _, hidden = _shape(node.input[2], shapes)
+    # Of what goes in, the second layer's shape is not known from the graph; its weights' and its result's are.
+    steps, directions, batch, hidden = _shape(node.output[0], shapes)
+    inputs = _shape(node.input[1], shapes)[-1]
     return 2 * steps * batch * directions * _GATES[node.op_type] * hidden * (inputs + hidden)
 
 

@@ -27,6 +27,7 @@ SPECS: dict[str, ModelSpec] = {
         gated=True,
     ),
     "gru": GruSpec(kind="gru", width=8, blocks=1, length=6, dropout=0.1),
+    "gru of two layers": GruSpec(kind="gru", width=8, blocks=2, length=6, dropout=0.1),
 }
 
 

@@ -15,7 +15,7 @@ def test_a_whole_student_costs_what_its_layers_cost(student: SequenceModel, grap
     length, width, items = student.length, student.width, student.n_items + 1
     scoring = 2 * width * items
     if isinstance(student, Gru):
-        expected = 2 * length * 3 * width * (width + width) + scoring
+        expected = student.recurrent.num_layers * 2 * length * 3 * width * (width + width) + scoring
     else:
         projections = 2 * length * width * (3 * width + width)
         attention = 2 * (2 * length * length * width)
