@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from stillhouse.data.files import read_json, write_json
+from stillhouse.data.files import is_none, read_json, write_json
 from stillhouse.data.sequences import Sequences
 from stillhouse.data.vocabulary import Vocabulary
 from stillhouse.distill.hard import HardObjective
 from stillhouse.models.build import build
-from stillhouse.models.checkpoint import MEMBERS, Header, load, save
+from stillhouse.models.checkpoint import MEMBERS, Header, load, read_header, save
 from stillhouse.models.cross_fitted import CrossFitted
 from stillhouse.models.ensemble import Ensemble
 from stillhouse.models.fitted import Fitted
@@ -120,6 +120,12 @@ class _Maker:
 
     def _cross_fitted(self, apprentice: Apprentice, spec: CrossFittedSpec, resume: Path) -> tuple[Recommender, Figures]:
         folds = fold_of(torch.arange(self.events.n_users), spec.folds).numpy()
+        before = apprentice.previous / MEMBERS
+        if not _divided_alike(apprentice.previous, spec.folds):
+            self.reporter.note(
+                f"folds changed to {spec.folds}: last night's parts learnt from users whom tonight's judge"
+            )
+            before = before / "of-other-folds"
         parts = {}
         for fold, (name, part) in enumerate(spec.parts.items()):
             others = np.where(folds == fold, 0, np.asarray(self.events.train_length)).astype(np.int32)
@@ -127,7 +133,7 @@ class _Maker:
                 apprentice,
                 spec=part,
                 seed=derived_seed(apprentice.seed, fold),
-                previous=apprentice.previous / MEMBERS / name,
+                previous=before / name,
             )
             parts[name] = self._part(name, one, replace(self.events, train_length=others), resume)
         model = CrossFitted(spec, self.words.n_items, {name: model for name, (model, _) in parts.items()}).eval()
@@ -165,6 +171,14 @@ class _Maker:
 
     def _valid(self, model: Recommender, apprentice: Apprentice, users: int) -> ValidationSet:
         return ValidationSet(self.events, model.length, users=users, seed=apprentice.seed)
+
+
+def _divided_alike(previous: Path, folds: int) -> bool:
+    """Say whether last night's parts, if there are any, were kept from the users that tonight's are kept from."""
+    if not previous.exists() or is_none(previous):
+        return True
+    spec = read_header(previous).spec
+    return not isinstance(spec, CrossFittedSpec) or spec.folds == folds
 
 
 def _header(apprentice: Apprentice, words: Vocabulary, events: Sequences, figures: Mapping[str, Any]) -> Header:

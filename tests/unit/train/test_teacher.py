@@ -139,6 +139,19 @@ def test_a_cross_fitted_model_never_learns_from_a_folds_own_users(
     assert found["start"] == "cold"
 
 
+def test_parts_of_other_folds_start_cold_for_they_have_learnt_from_users_that_they_are_to_judge(
+    make: Callable[..., Mapping[str, Any]],
+) -> None:
+    make("monday", CrossFittedSpec(kind="cross_fitted", folds=2, model=GRU))
+    alike = make("tuesday", CrossFittedSpec(kind="cross_fitted", folds=2, model=GRU), previous="monday")
+    assert {one["start"] for one in alike["members"].values()} == {"warm"}
+    listener = Listener()
+    others = CrossFittedSpec(kind="cross_fitted", folds=3, model=GRU)
+    found = make("wednesday", others, previous="monday", reporter=listener)
+    assert {one["start"] for one in found["members"].values()} == {"cold"}
+    assert any("folds changed to 3" in note for note in listener.notes)
+
+
 def test_what_is_in_closed_form_is_the_same_whatever_stood_there_last_night(
     make: Callable[..., Mapping[str, Any]], tmp_path: Path
 ) -> None:
