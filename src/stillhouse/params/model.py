@@ -33,8 +33,9 @@ class ComputeSpec(Frozen):
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """``auto``: a GPU where there is one."""
-    precision: Literal["32-true", "64-true", "bf16-mixed", "bf16-true", "16-mixed", "16-true"] = "32-true"
-    """Lightning Fabric's name."""
+    precision: Literal["32-true", "64-true", "bf16-mixed", "16-mixed"] = "32-true"
+    """Lightning Fabric's name. None whose weights are halves: of small steps towards a mean, or of a gradient's square,
+    they would keep nothing. What only scores does so as weights are kept, in float32, or in mixed precision."""
     threads: int = pydantic.Field(1, ge=1, le=256)
     """Threads for training and scoring, set on purpose so that results repeat."""
 

@@ -6,7 +6,7 @@ import ctypes
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["derived_seed", "device_of", "emulates_bfloat16", "fabric_of", "repeatable", "scoring"]
 
-_DTYPES = {"64": torch.float64, "32": torch.float32, "bf16": torch.bfloat16, "16": torch.float16}
+_MIXED = {"bf16": torch.bfloat16, "16": torch.float16}
 
 #: What torch calls a processor's instructions that multiply bfloat16, on x86 and on ARM.
 _BFLOAT16 = ("avx512_bf16", "amx_bf16", "avx10_1", "avx10_2", "bf16", "sve_bf16")
@@ -63,21 +63,9 @@ def emulates_bfloat16(compute: ComputeSpec) -> bool:
 
 
 def scoring(compute: ComputeSpec) -> AbstractContextManager[object]:
-    """Return the context in which a model scores in ``compute``'s precision, as Fabric's ``autocast`` gives it."""
+    """Return the context, of the calling thread alone, in which a model whose weights were read scores."""
     bits, _, kind = compute.precision.partition("-")
-    if kind == "mixed":
-        return torch.autocast(device_of(compute).type, dtype=_DTYPES[bits])
-    return _default_dtype(_DTYPES[bits])
-
-
-@contextmanager
-def _default_dtype(dtype: torch.dtype) -> Iterator[None]:
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(dtype)
-    try:
-        yield
-    finally:
-        torch.set_default_dtype(before)
+    return torch.autocast(device_of(compute).type, dtype=_MIXED[bits]) if kind == "mixed" else nullcontext()
 
 
 @contextmanager
