@@ -200,7 +200,8 @@ def _estimate(
         if wanted.seen is not None:
             _mark(taken, columns, *wanted.seen)
         if wanted.top:
-            raw = (sample - math.log(n_items / len(drawn))).masked_fill(taken[:, 1:], -torch.inf)
+            # The target too, if it was drawn: its column of `sample` counts elsewhere.
+            raw = best.masked_fill(taken[:, 1:], -torch.inf)
             top_scores, at = raw.topk(min(wanted.top, len(drawn)), dim=1)
             top_items = drawn[at].masked_fill_(torch.isneginf(top_scores), 0)
         for temperature in wanted.temperatures:

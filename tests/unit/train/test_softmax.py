@@ -179,6 +179,36 @@ def _taught(hidden: torch.Tensor, table: torch.Tensor, seen: int, **cut: int):
     return MixedObjective(store, store, alpha=0.0, temperature=1.0).lesson(positions)
 
 
+def test_of_all_items_drawn_the_best_unseen_ones_are_those_of_the_whole_table_the_target_among_them():
+    class Best:
+        """Keeps what it is told of the student's own best items."""
+
+        wanted = Wanted(
+            items=torch.tensor([[1], [2], [3]]),
+            seen=(torch.tensor([0, 0, 1, 2]), torch.tensor([2, 3, 1, 4])),
+            temperatures=(1.0,),
+            top=3,
+        )
+
+        def __init__(self):
+            self.told = []
+
+        def loss(self, answer, start, stop):
+            self.told.append((answer.top_items, answer.top_scores.detach()))
+            return LossParts(total=answer.top_scores.sum(), parts={})
+
+        def beside(self, states):
+            return None
+
+    hidden, table = torch.randn(3, 4, dtype=torch.float64), torch.randn(6, 4, dtype=torch.float64)
+    exact, drawn = Best(), Best()
+    catalogue_loss(hidden, table, exact)
+    sampled_loss(hidden, table, drawn, 500)
+    assert exact.told[0][0].tolist() == drawn.told[0][0].tolist()
+    assert torch.allclose(exact.told[0][1], drawn.told[0][1])
+    assert any(target in row for target, row in zip((1, 2, 3), exact.told[0][0].tolist(), strict=True))
+
+
 def test_draws_hardly_move_a_student_that_equals_its_teacher():
     """The head counts for itself: if it had to be drawn, nothing would keep a student from lifting it."""
     draw = torch.Generator().manual_seed(1)
