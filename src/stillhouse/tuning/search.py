@@ -24,9 +24,13 @@ from stillhouse.data.files import sha256_file, sha256_tree, write_bytes, write_j
 from stillhouse.distill.store_format import read_header
 from stillhouse.errors import NightError, ParamsError, TrainingError
 from stillhouse.models.warm import why_cold
+from stillhouse.params.agreement import require_agreement
 from stillhouse.params.base import build, stage_values
+from stillhouse.params.distillation import ConstantAlpha
 from stillhouse.params.document import Document, load_document
+from stillhouse.params.export_soft_targets import ExportSoftTargetsParams
 from stillhouse.params.train_student import TrainStudentParams
+from stillhouse.params.train_teacher import TrainTeacherParams
 from stillhouse.runner.closure import import_closure, package_root
 from stillhouse.runner.console import ConsoleReporter
 from stillhouse.runner.stage import STATE, load_stage
@@ -89,6 +93,7 @@ class _Plan:
 
     def __init__(self, request: Request) -> None:
         path = request.workspace / _PARAMS
+        self._name = request.student
         self.document: Document
         self.document, self._plain = load_document(path)
         self.text = path.read_bytes().decode("utf-8")
@@ -105,12 +110,33 @@ class _Plan:
         sections = ("training", "distillation")
         return {name: self._values[name] if own.get(name) is None else own[name] for name in sections}
 
+    def deaf(self, temperatures: Sequence[float]) -> str | None:
+        """Say why a student that learns alone could not be taught as it stands; ``None``: it could, or is taught.
+
+        Args:
+            temperatures: those that the soft-target store was written for.
+        """
+        spec = self.stands.student.distillation
+        if spec is None or not spec.alone or spec.label_smoothing:
+            return None
+        taught = spec.model_copy(update={"alpha": ConstantAlpha(kind="constant", value=0.0)})
+        student = self.stands.student.model_copy(update={"distillation": taught})
+        teacher = build(TrainTeacherParams, stage_values(TrainTeacherParams, self._plain, {}), _PARAMS).model
+        export = build(ExportSoftTargetsParams, stage_values(ExportSoftTargetsParams, self._plain, {}), _PARAMS)
+        kept = export.model_copy(update={"temperatures": tuple(temperatures)})
+        try:
+            require_agreement(teacher, kept, {self._name: self.stands.model_copy(update={"student": student})})
+        except ParamsError as error:
+            return str(error)
+        return None
+
     def space(self, temperatures: Sequence[float]) -> list[Dimension]:
         """Return what is searched."""
         complete, distillation = self.stands.student.model_dump(), dict(self.settings["distillation"])
         if "methods" in distillation:
             distillation["methods"] = complete["distillation"]["methods"]
-        return search_space(self.document.tune, complete["training"], distillation, temperatures)
+        hears = self.deaf(temperatures) is None
+        return search_space(self.document.tune, complete["training"], distillation, temperatures, hears=hears)
 
     def params(self, changes: Mapping[Any, float]) -> TrainStudentParams:
         """Return the stage's settings with ``changes`` (place → value) in them."""
@@ -181,9 +207,12 @@ class _Search:
 
     def __init__(self, request: Request, plan: _Plan, inputs: Mapping[str, Path], home: Path) -> None:
         self.request, self.plan, self.inputs = request, plan, inputs
-        self.space = plan.space(read_header(inputs["soft_targets"]).temperatures)
+        temperatures = read_header(inputs["soft_targets"]).temperatures
+        self.space, deaf = plan.space(temperatures), plan.deaf(temperatures)
         self.wanted = request.trials or plan.document.tune.trials
         self.reporter = ConsoleReporter(f"tune {request.student}")
+        if deaf is not None:
+            self.reporter.note(f"searched as a student that learns alone: {deaf}")
         self.stage, _ = load_stage(_STAGE)
         facts = self._facts()
         digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]

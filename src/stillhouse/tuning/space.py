@@ -41,7 +41,12 @@ class Dimension:
 
 
 def search_space(
-    tune: TuneParams, training: Mapping[str, Any], distillation: Mapping[str, Any], temperatures: Sequence[float]
+    tune: TuneParams,
+    training: Mapping[str, Any],
+    distillation: Mapping[str, Any],
+    temperatures: Sequence[float],
+    *,
+    hears: bool = True,
 ) -> list[Dimension]:
     """Return the settings that are searched, in an order that stays the same.
 
@@ -53,13 +58,14 @@ def search_space(
         training: the student's training settings today.
         distillation: its distillation settings today as params.yaml has them; each method with its weight.
         temperatures: those that the soft-target store was written for.
+        hears: whether what a teacher says to the student is searched at all.
 
     Raises:
         ParamsError: ``tune.temperatures`` names one that the store lacks, or nothing is left to search.
     """
     rate = _ranged("learning_rate", ("training", "learning_rate"), training["learning_rate"], tune.learning_rate)
     taught: list[Dimension | None] = []
-    if not distillation.get("label_smoothing"):
+    if hears and not distillation.get("label_smoothing"):
         place, stands = _constant("alpha", distillation)
         alpha = _ranged("alpha", place, stands, tune.alpha)
         weights = _weights(tune, distillation.get("methods") or [], measured=alpha is not None)

@@ -298,3 +298,41 @@ def test_an_empty_section_of_its_own_stands_in_place_of_the_common_one(
     (night / "params.yaml").write_text(yaml.safe_dump(plain, sort_keys=False))
     stage(lambda params: [0.5])
     assert run(night, trials=1).stands.values["learning_rate"] == TrainingSpec().learning_rate
+
+
+@pytest.mark.parametrize(
+    ("distillation", "training", "said"),
+    [
+        ({"temperature": 3.0}, {}, "temperature must be one of"),
+        ({"methods": [{"kind": "features"}]}, {}, "the method features must find"),
+        ({}, {"windows": "all"}, "windows must be last"),
+    ],
+)
+def test_a_student_alone_that_could_not_be_taught_is_searched_as_one_that_learns_alone(
+    night: Path,
+    stage: Callable[[Said], None],
+    heard: Any,
+    capsys: pytest.CaptureFixture[str],
+    distillation: dict[str, Any],
+    training: dict[str, Any],
+    said: str,
+) -> None:
+    plain = yaml.safe_load((night / "params.yaml").read_text())
+    plain["train_student"]["distillation"] |= {"alpha": 1.0, "start": "fresh", **distillation}
+    plain["train_student"]["training"] |= training
+    (night / "params.yaml").write_text(yaml.safe_dump(plain, sort_keys=False))
+    stage(lambda params: [0.1, 0.2])
+    result = run(night, trials=3)
+    assert result.settings == ["learning_rate"]
+    shown = " ".join("".join(capsys.readouterr()).split())
+    assert f"searched as a student that learns alone: {said}" in shown
+
+
+def test_a_student_alone_that_could_be_taught_is_searched_as_one_that_may_be(
+    night: Path, stage: Callable[[Said], None], heard: Any
+) -> None:
+    plain = yaml.safe_load((night / "params.yaml").read_text())
+    plain["train_student"]["distillation"] |= {"alpha": 1.0}
+    (night / "params.yaml").write_text(yaml.safe_dump(plain, sort_keys=False))
+    stage(lambda params: [0.1, 0.2])
+    assert run(night, trials=2).settings == ["alpha", "temperature", "learning_rate"]
