@@ -7,7 +7,7 @@ epochs, the first left out.
 
 The *matrix rate* is that of a large square product in the same type, measured here. *Share* is what the model's own
 matrix products (counted by torch's flop counter, backwards and padding included) come to of that rate. *Waits* are
-synchronising calls a step, as CUDA itself reports them; on a CPU there is nothing to wait for.
+synchronising calls a step of the loop, as torch reports them; on a CPU there is nothing to wait for.
 
     .venv/bin/python benchmarks/gpu.py
     .venv/bin/python benchmarks/gpu.py --width 256 --batch 256
@@ -25,6 +25,8 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
+from unittest.mock import patch
 
 import torch
 from _peers.moviellens import default_file, prepared
@@ -38,9 +40,9 @@ from stillhouse.models.build import build
 from stillhouse.models.protocol import SequenceModel
 from stillhouse.params.model import ComputeSpec, TrainingSpec, TransformerSpec
 from stillhouse.reporting import SilentReporter
+from stillhouse.train import loop
 from stillhouse.train.compute import device_of
 from stillhouse.train.job import Job
-from stillhouse.train.loop import train
 from stillhouse.train.rows import TrainingRows
 
 #: Side of the square product that the matrix rate is measured with.
@@ -113,7 +115,7 @@ def ours(course: Course, precision: str, folder: Path) -> tuple[float, float | N
         where="train_teacher.training",
     )
     with _waits(course.device) as waited:
-        train(course.model(), job, clock)
+        loop.train(course.model(), job, clock)
     steps = course.epochs * -(-len(course.rows()) // course.batch)
     return statistics.median(clock.seconds[1:]), None if waited is None else len(waited) / steps
 
@@ -158,18 +160,29 @@ def _finished(device: torch.device) -> None:
 
 
 @contextmanager
-def _waits(device: torch.device) -> Iterator[list[warnings.WarningMessage] | None]:
-    """Give a list that fills with what synchronised with a GPU; ``None`` where there is none."""
+def _waits(device: torch.device) -> Iterator[list[str] | None]:
+    """Give a list that fills with what synchronises with a GPU in a step of the loop; ``None`` where there is none.
+
+    Steps alone: what looks at an epoch's quality or saves its state may wait.
+    """
     if device.type != "cuda":
         yield None
         return
-    with warnings.catch_warnings(record=True) as found:
-        warnings.filterwarnings("always", message=".*synchroniz.*")
-        torch.cuda.set_sync_debug_mode("warn")
-        try:
-            yield found
-        finally:
-            torch.cuda.set_sync_debug_mode("default")
+    found: list[str] = []
+    step = loop._Run._step
+
+    def watched(run: loop._Run, *given: Any) -> None:
+        with warnings.catch_warnings(record=True) as heard:
+            warnings.simplefilter("always")
+            torch.cuda.set_sync_debug_mode("warn")
+            try:
+                step(run, *given)
+            finally:
+                torch.cuda.set_sync_debug_mode("default")
+        found.extend(str(one.message) for one in heard if "synchroniz" in str(one.message))
+
+    with patch.object(loop._Run, "_step", watched):
+        yield found
 
 
 def main() -> None:

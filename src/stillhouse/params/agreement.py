@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from stillhouse.errors import ParamsError
-from stillhouse.params.distillation import ConstantTemperature, FeaturesSpec
+from stillhouse.params.distillation import ConstantTemperature, FeaturesSpec, RampedTemperature, TemperatureSpec
 from stillhouse.params.export_soft_targets import ExportSoftTargetsParams
 from stillhouse.params.model import (
     BidirectionalSpec,
@@ -75,13 +75,23 @@ def _require_student(
             f"windows must be last for a student that is taught, found {windows} (params.yaml: {at}.windows): the "
             f"teacher's scores are of each history's last window; set it to last, or alpha to 1 (params.yaml: {place})"
         )
-    heat = spec.temperature
-    if isinstance(heat, ConstantTemperature) and heat.value not in export.temperatures:
+    heat = _throughout(spec.temperature)
+    if heat is not None and heat not in export.temperatures:
         known = ", ".join(f"{value:g}" for value in export.temperatures)
         raise ParamsError(
-            f"temperature must be one of export_soft_targets.temperatures ({known}), found {heat.value:g} "
+            f"temperature must be one of export_soft_targets.temperatures ({known}), found {heat:g} "
             f"(params.yaml: {place}.temperature): choose one of them, or add it there"
         )
+
+
+def _throughout(temperature: TemperatureSpec) -> float | None:
+    """Return the one temperature of a student; ``None``: it changes, and takes the nearest that the store holds."""
+    match temperature:
+        case ConstantTemperature():
+            return temperature.value
+        case RampedTemperature() if temperature.start == temperature.end:
+            return temperature.start
+    return None
 
 
 def has_item_table(teacher: TeacherSpec) -> bool:

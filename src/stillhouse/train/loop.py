@@ -179,7 +179,7 @@ class _Run:
             self._step(index, batches[index])
             bar.advance()
             if index % _LOOK_EVERY == 0:
-                self._look_later()
+                self._look()
             if time.monotonic() - self.saved_at > _SAVE_EVERY:
                 self._save()
         self._require(_Asked(self.sums.isfinite().all()))
@@ -238,9 +238,11 @@ class _Run:
         """Return the model that is validated and kept."""
         return self.model if self.average is None else self.average.model
 
-    def _look_later(self) -> None:
-        """Ask whether the loss is finite, and read the answer to the question before, which a GPU has given by now."""
-        asked, self.asked = self.asked, _Asked(self.sums.isfinite().all())
+    def _look(self) -> None:
+        """Ask whether the loss is finite; of a GPU read its answer to the question before, which is there by now."""
+        asked: _Asked | None = _Asked(self.sums.isfinite().all())
+        if self.fabric.device.type == "cuda":
+            asked, self.asked = self.asked, asked
         self._require(asked)
 
     def _require(self, finite: _Asked | None) -> None:

@@ -118,7 +118,7 @@ def _trained(model: SequenceModel, apprentice: Apprentice, events: Sequences, jo
     """Train ``model`` in place; one that starts cold, and whose items share parts, needs codes before."""
     spec = apprentice.spec
     if not job.warm and isinstance(model.items, ProductItems) and isinstance(spec, TransformerSpec | GruSpec):
-        if job.training.own_rows:
+        if job.training.own_rows and job.training.epochs > 1:
             return train_rows_first(model, model.items, spec, apprentice.begin, events, job, reporter)
         if apprentice.begin is None:
             with repeatable(apprentice.compute):

@@ -49,7 +49,7 @@ def train_rows_first(
         spec: of the model.
         begin: what gives a cold model more than random weights.
         events: what people took; what the job learns from may hold more, such as copies.
-        job: the whole; its ``training.own_rows`` above 0.
+        job: the whole; its ``training.own_rows`` above 0, of two epochs or more.
         reporter: hears of the first training under ``own_rows/``.
 
     Returns:
@@ -62,8 +62,8 @@ def train_rows_first(
     are trained further); P. Stock et al., "And the Bit Goes Down: Revisiting the Quantization of Neural Networks",
     ICLR 2020 (product codes, under a teacher). Weights of items in place of the activations' are ours.
     """
-    epochs = max(1, round(job.training.own_rows * job.training.epochs))
-    rest = max(1, job.training.epochs - epochs)
+    epochs = min(max(1, round(job.training.own_rows * job.training.epochs)), job.training.epochs - 1)
+    rest = job.training.epochs - epochs
     parted = epochs / (epochs + rest)
     home = job.resume / "own_rows"
     home.mkdir(exist_ok=True)

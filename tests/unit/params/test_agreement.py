@@ -53,6 +53,10 @@ def ensemble(*members: dict[str, Any]) -> dict[str, Any]:
             r"temperatures \(1, 2, 4\), found 3",
         ),
         (
+            {"train_student.distillation.temperature": {"kind": "linear", "start": 3.0, "end": 3.0}},
+            r"temperatures \(1, 2, 4\), found 3",
+        ),
+        (
             {"train_student.training.windows": "random"},
             r"windows must be last for a student that is taught, found random .*: train_student.training.windows\)",
         ),

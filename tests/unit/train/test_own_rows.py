@@ -185,6 +185,13 @@ def test_a_cold_student_is_trained_with_rows_first_and_a_warm_one_keeps_its_code
     assert torch.equal(parts(later).codes, parts(model).codes)
 
 
+def test_of_one_epoch_there_is_nothing_to_share(ring_job: MakeJob, handed: list[dict[str, torch.Tensor]]) -> None:
+    objective = Watched()
+    job = ring_job(own_rows=0.5, epochs=1, objective=objective)
+    _learn(_apprentice(SPEC, job), job)
+    assert (len(objective.seen), handed) == (4, [])  # four batches an epoch
+
+
 def test_training_spec_says_what_share_may_be() -> None:
     with pytest.raises(ValueError, match="own_rows"):
         TrainingSpec(own_rows=1.0)
