@@ -212,6 +212,7 @@ EXPORT_SOFT_TARGETS = {
     "temperatures": Case([1.0, 3.0]),
     "shard_positions": Case(20),
     "batch_size": Case(8),
+    "windows": Case("all"),
     "keep_nights": Case(3, inputs={"teacher": "a warm teacher", "previous_soft_targets": "last night's soft targets"}),
     "hidden": Case(True),
     "copies": Case(1),

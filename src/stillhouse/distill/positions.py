@@ -18,7 +18,10 @@ Int = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Windows:
-    """One row a user with positions, in user order."""
+    """Rows of users with positions, in user order; a user's rows follow one another, each where the one before ends.
+
+    A row that does not begin with its user's first event is as long as rows may be.
+    """
 
     users: Int
     """int64 [R]: user index."""
@@ -39,23 +42,31 @@ class Windows:
         return Windows(self.users[rows], self.first[rows], self.counts[rows])
 
 
-def windows(train_length: NDArray[np.integer], length: int) -> Windows:
-    """Return the windows of all users: the last ``length`` input positions of their training rows.
+def windows(train_length: NDArray[np.integer], length: int, *, whole: bool = False) -> Windows:
+    """Return the windows of all users: the last ``length`` input positions of their training rows, or all of them.
 
     A user with fewer than 2 training rows has nothing to predict and no window.
 
     Args:
         train_length: integer [n_users], the first so many events of a user are training rows.
-        length: most positions a user, at least 1.
+        length: most positions a row, at least 1.
+        whole: cut the positions before the last ones into rows too, from the end.
 
     >>> found = windows(np.array([0, 1, 2, 9]), 3)
     >>> found.users.tolist(), found.first.tolist(), found.counts.tolist()
     ([2, 3], [0, 5], [1, 3])
+    >>> found = windows(np.array([0, 1, 2, 9]), 3, whole=True)
+    >>> found.users.tolist(), found.first.tolist(), found.counts.tolist()
+    ([2, 3, 3, 3], [0, 0, 2, 5], [1, 2, 3, 3])
     """
     inputs = np.asarray(train_length, dtype=np.int64) - 1
     users = np.flatnonzero(inputs > 0).astype(np.int64)
-    counts = np.minimum(inputs[users], length)
-    return Windows(users, inputs[users] - counts, counts)
+    rows = -(-inputs[users] // length) if whole else np.ones_like(users)
+    left = np.repeat(np.cumsum(rows), rows) - 1 - np.arange(rows.sum())
+    users = np.repeat(users, rows)
+    ends = inputs[users] - left * length
+    counts = np.minimum(ends, length)
+    return Windows(users, ends - counts, counts)
 
 
 def spread(starts: Int, counts: Int) -> tuple[Int, Int]:

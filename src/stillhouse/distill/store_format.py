@@ -19,7 +19,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pydantic
@@ -97,7 +97,10 @@ class StoreHeader(_Entry):
     n_users: int = pydantic.Field(ge=0)
     """Users of the sequences, copies included."""
     length: int = pydantic.Field(ge=1)
-    """Most positions a user, the last ones of the training rows."""
+    """Most positions that the teacher read at once."""
+    windows: Literal["last", "all"] = "last"
+    """Which of a user's positions are here: the last ``length`` of the training rows, or all, read in rows of so many
+    that end where the next begins."""
     k: int = pydantic.Field(ge=1)
     score_bits: int = pydantic.Field(ge=1, le=8)
     tail_samples: int = pydantic.Field(ge=0)

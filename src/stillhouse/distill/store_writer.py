@@ -7,7 +7,7 @@ import os
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,6 +44,7 @@ def new_header(
     n_items: int,
     n_users: int,
     length: int,
+    windows: Literal["last", "all"] = "last",
     k: int,
     score_bits: int,
     tail_samples: int,
@@ -64,7 +65,8 @@ def new_header(
         inputs: digest of the events and settings that the positions are cut from.
         n_items: items in it, at least 1.
         n_users: users in it, copies included.
-        length: most positions a user.
+        length: most positions that the teacher reads at once.
+        windows: of a user's training rows the ``last`` so many, or ``all``.
         k: items kept a position; no more than there are are kept.
         score_bits: bits of a kept score, 1..8.
         tail_samples: draws beyond them; no more than there are items are made.
@@ -86,6 +88,7 @@ def new_header(
         n_items=n_items,
         n_users=n_users,
         length=length,
+        windows=windows,
         k=min(k, n_items),
         score_bits=score_bits,
         tail_samples=min(tail_samples, n_items),
@@ -195,8 +198,10 @@ class StoreWriter:
             _link(self._folder / entries[-1].file, built / entries[-1].file)
         for layer in layers:
             _link_layer(layer, built / layer.entry.folder)
-        counts, first, held = np.zeros((3, self._header.n_users), dtype=np.int64)
-        counts[plan.users], first[plan.users], held[plan.users] = plan.counts, plan.first, digests[plan.users]
+        first, held = np.zeros((2, self._header.n_users), dtype=np.int64)
+        counts = np.bincount(plan.users, weights=plan.counts, minlength=self._header.n_users).astype(np.int64)
+        # Of a user's rows the first is written last, and stays.
+        first[plan.users[::-1]], held[plan.users] = plan.first[::-1], digests[plan.users]
         write_index(built / INDEX, counts, first, held, self._strata)
         filled = {
             "shards": tuple(entries),

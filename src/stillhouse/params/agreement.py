@@ -69,11 +69,12 @@ def _require_student(
             f"(params.yaml: {place}.methods): set it to true, or take another method"
         )
     windows = (student.student.training or student.training).windows
-    if windows != "last":
+    if windows not in ("last", export.windows):
         at = f"students.{name}.training" if student.student.training is not None else "train_student.training"
         raise ParamsError(
-            f"windows must be last for a student that is taught, found {windows} (params.yaml: {at}.windows): the "
-            f"teacher's scores are of each history's last window; set it to last, or alpha to 1 (params.yaml: {place})"
+            f"windows must be {' or '.join(dict.fromkeys(('last', export.windows)))} for a student that is taught, "
+            f"found {windows} (params.yaml: {at}.windows): the teacher is asked about those windows alone "
+            f"(export_soft_targets.windows); set it so, or alpha to 1 (params.yaml: {place})"
         )
     heat = _throughout(spec.temperature)
     if heat is not None and heat not in export.temperatures:

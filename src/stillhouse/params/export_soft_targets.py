@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Literal
 
 import pydantic
 
@@ -32,6 +32,9 @@ class ExportSoftTargetsParams(StageParams):
     """Positions a shard."""
     batch_size: int = pydantic.Field(ge=1)
     """Sequences scored at once."""
+    windows: Literal["last", "all"] = "last"
+    """Which positions of a long history the teacher scores: the last window's, or those of all windows, which students
+    whose ``training.windows`` says so then learn from. It costs as much more as there are positions before the last."""
     keep_nights: int = pydantic.Field(0, ge=0, le=98)
     """Most nights that a user with the same training rows keeps what an earlier teacher said, while teachers start
     warm and ``hidden`` is false; 0: every night scores everybody."""

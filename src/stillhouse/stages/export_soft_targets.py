@@ -100,7 +100,7 @@ def export_soft_targets(
     words, events = read_night(vocabulary, sequences, params.repeat_items)
     histories = with_copies(events, params.copies, params.substituted, params.seed)
     model, made = load(teacher, vocabulary=words.digest)
-    plan = windows(histories.train_length, model.length)
+    plan = windows(histories.train_length, model.length, whole=params.windows == "all")
     if len(plan) == 0:
         raise StoreError(f"soft targets need a user with two training rows, found none ({sequences})")
     strata = strata_of(words.popularity[1:], params.tail_samples)
@@ -182,6 +182,7 @@ def _header(
         n_items=words.n_items,
         n_users=histories.n_users,
         length=length,
+        windows=params.windows,
         k=params.k,
         score_bits=params.score_bits,
         tail_samples=params.tail_samples,

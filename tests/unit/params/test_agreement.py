@@ -57,6 +57,10 @@ def ensemble(*members: dict[str, Any]) -> dict[str, Any]:
             r"temperatures \(1, 2, 4\), found 3",
         ),
         (
+            {"export_soft_targets.windows": "all", "train_student.training.windows": "random"},
+            r"windows must be last or all for a student that is taught, found random",
+        ),
+        (
             {"train_student.training.windows": "random"},
             r"windows must be last for a student that is taught, found random .*: train_student.training.windows\)",
         ),
@@ -86,6 +90,8 @@ def test_a_students_own_windows_are_the_ones_that_are_named(tmp_path: Path) -> N
         {},
         {"train_student.training.windows": "random", "train_student.distillation": {"alpha": 1.0, "temperature": 1.0}},
         {"train_teacher.training.windows": "all"},
+        {"export_soft_targets.windows": "all"},
+        {"export_soft_targets.windows": "all", "train_student.training.windows": "all"},
         {"train_teacher.model": KNN, **FRESH},
         {"train_teacher.model": ensemble(TRANSFORMER, KNN)},
         {"export_soft_targets.hidden": True, "train_student.distillation.methods": [{"kind": "features"}]},

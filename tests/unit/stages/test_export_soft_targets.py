@@ -91,15 +91,17 @@ def export_night(make_export_night: Callable[..., Night]) -> Night:
     return make_export_night()
 
 
+@pytest.mark.parametrize("windows", ["last", "all"])
 @pytest.mark.parametrize("copies", [0, 2])
-def test_the_store_holds_what_the_teacher_says_at_each_position(export_night, copies):
-    path, values = export_night.run(copies=copies, substituted=0.5)
+def test_the_store_holds_what_the_teacher_says_at_each_position(export_night, copies, windows):
+    path, values = export_night.run(copies=copies, substituted=0.5, windows=windows)
     store, model = export_night.open(path), load(export_night.paths["teacher"])[0]
     events = with_copies(Sequences.open(export_night.paths["sequences"]), copies, 0.5, SETTINGS["seed"])
     rows = 0
     for user, trained in enumerate(events.train_length.tolist()):
-        first = max(0, trained - 1 - model.length)
-        for step in range(first, trained - 1):
+        for step in range(0 if windows == "all" else max(0, trained - 1 - model.length), trained - 1):
+            # Windows are cut from the end; what stands before a position's own is not read.
+            first = max(0, trained - 1 - ((trained - 2 - step) // model.length + 1) * model.length)
             window = events.history(user, step + 1)[first:].astype(np.int64)
             with torch.inference_mode():
                 scores = model(torch.from_numpy(window)[None])[0]
@@ -221,6 +223,7 @@ def test_a_narrow_memory_changes_no_position(export_night, monkeypatch):
         {"temperatures": [1.0, 2.0]},
         {"shard_positions": 7},
         {"hidden": True},
+        {"windows": "all"},
         {"seed": 12},
     ],
     ids=lambda change: next(iter(change)),
@@ -448,16 +451,17 @@ def nights(make_export_night, make_sequences) -> Callable[..., tuple[Path, Night
     return make
 
 
-def test_only_users_whose_training_rows_changed_are_scored_again(nights):
-    before, night = nights()
-    path, values = night.run("after", keep_nights=2)
-    store, all_new = night.open(path), night.open(night.run("whole")[0])
+@pytest.mark.parametrize("windows", ["last", "all"])
+def test_only_users_whose_training_rows_changed_are_scored_again(nights, windows):
+    before, night = nights(windows=windows)
+    path, values = night.run("after", keep_nights=2, windows=windows)
+    store, all_new = night.open(path), night.open(night.run("whole", windows=windows)[0])
     events = Sequences.open(night.paths["sequences"])
     digest = read_header(before).vocabulary
     old = SoftTargets.open(before, vocabulary=digest, repeat_items=False)
     scored = 0
     for user, trained in enumerate(events.train_length.tolist()):
-        steps = np.arange(max(0, trained - 7), trained - 1)
+        steps = np.arange(0 if windows == "all" else max(0, trained - 7), max(trained - 1, 0))
         users = np.full(len(steps), user)
         source = all_new if user in (3, 8, 24) else old
         scored += len(steps) * (source is all_new)
@@ -494,6 +498,7 @@ def test_people_keep_what_an_earlier_teacher_said_and_copies_are_scored_afresh(n
         (True, {}),
         (False, {"keep_nights": 2}),
         (True, {"keep_nights": 2, "k": 5}),
+        (True, {"keep_nights": 2, "windows": "all"}),
         (True, {"keep_nights": 2, "hidden": True}),
     ],
 )

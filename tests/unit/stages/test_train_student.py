@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 import torch
 
 from stillhouse.data.files import sha256_tree, write_json, write_none
+from stillhouse.data.sequences import Sequences
 from stillhouse.distill.mixed import MixedObjective
 from stillhouse.distill.protocol import Lesson, PositionBatch
 from stillhouse.distill.start import ITEMS, truncated
@@ -254,6 +256,33 @@ def test_a_student_hears_the_teacher_on_copies_of_histories_and_learns_no_label_
     once = run(night, tmp_path / "plain", distillation=distilled(alpha=0.0))
     assert found["soft_loss"] != once["soft_loss"]
     assert sha256_tree(tmp_path / "copied") != sha256_tree(tmp_path / "plain")
+
+
+def test_of_a_store_of_all_windows_a_student_hears_at_every_position(
+    night: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = {name: night[name] for name in ("vocabulary", "sequences")}
+    short = TEACHER.model_copy(update={"model": TEACHER.model.model_copy(update={"length": 2})})
+    (tmp_path / "resume_short").mkdir()
+    shutil.rmtree(tmp_path / "teacher")
+    reporter = SilentReporter()
+    made = {"teacher": tmp_path / "teacher", "resume": tmp_path / "resume_short"}
+    train_teacher(**data, **made, previous_teacher=tmp_path / "nothing", params=short, reporter=reporter)
+    heard: list[tuple[int, int]] = []
+    mixed = MixedObjective.lesson
+
+    def lesson(self: MixedObjective, batch: PositionBatch) -> Lesson:
+        assert (self._store.position_ids(*batch.places) >= 0).all()
+        heard.extend(zip(batch.users.tolist(), batch.steps.tolist(), strict=True))
+        return mixed(self, batch)
+
+    monkeypatch.setattr(MixedObjective, "lesson", lesson)
+    spec = {"model": PARAMS.student.model.model_copy(update={"length": 2})}
+    once = TRAINING.model_copy(update={"epochs": 1, "windows": "all"})
+    run(exported(night, tmp_path, "whole", windows="all"), tmp_path / "student", spec, training=once)
+    trained = Sequences.open(night["sequences"]).train_length.tolist()
+    assert sorted(heard) == [(user, step) for user, length in enumerate(trained) for step in range(length - 1)]
+    assert max(trained) > 3, "or no history is longer than a window"
 
 
 def test_a_student_alone_is_the_same_with_copies_in_the_store(
