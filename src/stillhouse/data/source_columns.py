@@ -49,7 +49,7 @@ def require(roles: dict[str, str], found: Sequence[str], where: str, section: st
     for role, name in roles.items():
         if name not in found:
             close = difflib.get_close_matches(name, found, n=3)
-            hint = f"; did you mean {' or '.join(close)}?" if close else ""
+            hint = f"; did you mean {' or '.join(close)}?" if close else "."
             optional = "" if role in ("user", "item", "order") else f", or null where there is none of {role}"
             key = "timestamp or position" if role == "order" else role
             raise SourceError(

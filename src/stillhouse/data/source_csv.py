@@ -2,7 +2,8 @@
 
 Arrow splits the lines; what it would lose without a word is caught here: bytes
 that are not UTF-8 (named by their offset), lines with too few or too many
-cells (handed back as text), a quote that is never closed.
+cells (handed back as text), a quote that is never closed, and one that another
+closes lines later, with all the rows between them in one cell.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.csv as pacsv
 
@@ -25,6 +27,10 @@ __all__ = ["is_csv", "read_csv"]
 
 _SUFFIXES = (".csv", ".tsv", ".csv.gz", ".tsv.gz")
 _BLOCK = 16 << 20
+#: Roles whose cells may run over several lines.
+_FREE_TEXT = ("title", "text")
+#: How much of what has taken rows in is shown.
+_SHOWN = 60
 #: A cell that no file holds: a last line of it shows that every quote was closed.
 _END = "\x1eend of file\x1e"
 
@@ -44,7 +50,8 @@ def read_csv(file: Path, roles: dict[str, str], section: str, broken: list[str])
         broken: receives the text of each line that has too few or too many cells.
 
     Raises:
-        SourceError: the file is empty, not UTF-8, lacks a column or ends within a quote.
+        SourceError: the file is empty, not UTF-8, lacks a column, ends within a quote, or has a cell of a role other
+            than free text, or a broken line, that holds a whole row more.
     """
     delimiter = "\t" if ".tsv" in file.name.lower() else ","
     header = _header(file, delimiter)
@@ -53,12 +60,15 @@ def read_csv(file: Path, roles: dict[str, str], section: str, broken: list[str])
     closed = False
     with _opened(file) as raw:
         watched = _Watched(raw, file, (delimiter.join([_END] * len(header)) + "\n").encode())
-        for batch in _batches(watched, file, names, delimiter, broken):
+        for batch in _batches(watched, file, names, (delimiter, len(header)), broken):
             cells = {role: batch.column(name) for role, name in roles.items()}
             last = next(iter(cells.values()))
             if len(last) and last[-1].as_py() == _END:
                 closed = True
                 cells = {role: cells[role].slice(0, len(last) - 1) for role in cells}
+            for role, cell in cells.items():
+                if role not in _FREE_TEXT:
+                    _require_no_row_in(role, cell, delimiter, len(header), file)
             yield cells
     if not closed:
         raise SourceError(f"every quote must be closed, found one still open at the end of {file}: close or double it")
@@ -83,14 +93,19 @@ def _empty(file: Path) -> list[str]:
 
 
 def _batches(
-    watched: _Watched, file: Path, names: list[str], delimiter: str, broken: list[str]
+    watched: _Watched, file: Path, names: list[str], form: tuple[str, int], broken: list[str]
 ) -> Iterator[pa.RecordBatch]:
+    swallowed: list[str] = []
+    delimiter, columns = form
+
     def keep(row: pacsv.InvalidRow) -> str:
         broken.append(row.text[:LONGEST_TEXT])
+        if _several(row.text) and row.text.count(delimiter) >= 2 * (columns - 1):
+            swallowed.append(row.text)
         return "skip"
 
     try:
-        yield from pacsv.open_csv(
+        for batch in pacsv.open_csv(
             watched,
             read_options=pacsv.ReadOptions(block_size=_BLOCK, use_threads=True),
             parse_options=pacsv.ParseOptions(delimiter=delimiter, newlines_in_values=True, invalid_row_handler=keep),
@@ -101,9 +116,42 @@ def _batches(
                 strings_can_be_null=True,
                 null_values=[""],
             ),
-        )
+        ):
+            if swallowed:
+                raise _astray("a line with too few or too many cells", swallowed[0], file)
+            yield batch
     except (pa.ArrowInvalid, OSError) as error:
         raise SourceError(one_line(f"{file} must be CSV with a header: {error}")) from None
+
+
+def _require_no_row_in(role: str, cells: pa.Array, delimiter: str, columns: int, file: Path) -> None:
+    """Refuse a cell over several lines that holds what parts the cells of a row: a quote gone astray has taken rows in.
+
+    An id may hold a line end, or a delimiter; all that makes a row it will not.
+    """
+    _, offsets, data = cells.buffers()
+    if data is None or not len(cells):
+        return
+    bounds = np.frombuffer(offsets, np.int32)[cells.offset : cells.offset + len(cells) + 1]
+    held = np.frombuffer(data, np.uint8)[bounds[0] : bounds[-1]]
+    ends = np.flatnonzero((held == ord("\n")) | (held == ord("\r")))
+    for row in np.unique(np.searchsorted(bounds, bounds[0] + ends, side="right") - 1).tolist():
+        text = cells[row].as_py()
+        if text.count(delimiter) >= max(1, columns - 1):
+            raise _astray(f"a cell of the {role}", text, file)
+
+
+def _several(text: str) -> bool:
+    return "\n" in text or "\r" in text
+
+
+def _astray(what: str, text: str, file: Path) -> SourceError:
+    return SourceError(
+        one_line(
+            f"{what} must hold no other row, found one that runs over {len(text.splitlines()):,} lines and begins with "
+            f"{text[:_SHOWN]!r} in {file}: a quote stands there that another closes later; close it or double it"
+        )
+    )
 
 
 def _opened(file: Path) -> Any:
@@ -120,17 +168,23 @@ class _Watched(io.RawIOBase):
         self._raw, self._file, self._closing = raw, file, closing
         self._decoder = codecs.getincrementaldecoder("utf-8")()
         self._offset = 0
+        self._ahead: bytes | None = None
 
     def readable(self) -> bool:
         """Say yes."""
         return True
 
     def read(self, size: int | None = -1) -> bytes:
-        """Return the next bytes; at the end the closing line, then nothing."""
+        """Return the next bytes, the closing line behind the last of them, then nothing."""
+        data = self._next(size) if self._ahead is None else self._ahead
+        self._ahead = self._next(size) if data else b""
+        if not self._ahead and self._closing:
+            data, self._closing = data + b"\n" + self._closing, b""
+        return data
+
+    def _next(self, size: int | None) -> bytes:
         data = bytes(self._raw.read(size if size and size > 0 else _BLOCK))
         self._check(data)
-        if not data and self._closing:
-            data, self._closing = b"\n" + self._closing, b""
         return data
 
     def _check(self, data: bytes) -> None:

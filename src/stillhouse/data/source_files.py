@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -38,12 +39,21 @@ def source_files(path: Path, without: Path | None = None, setting: str = "path")
         return [path]
     if not path.is_dir():
         raise SourceError(f"the source must exist, found nothing at {path} (params.yaml: source.{setting})")
-    files = [file for file in path.rglob("*") if file.is_file() and _readable(file) and not _hidden(file, path)]
+    files = [file for file in _below(path) if file.is_file() and _readable(file) and not _hidden(file, path)]
     if without is not None:
         files = [file for file in files if file.resolve() != without.resolve()]
     if not files:
         raise SourceError(f"a source folder must hold .csv, .tsv or .parquet files, found none in {path}")
     return sorted(files, key=lambda file: file.relative_to(path).as_posix())
+
+
+def _below(folder: Path) -> Iterator[Path]:
+    """Give every file below ``folder``, those of folders that it links to too; none is entered twice."""
+    entered: set[str] = set()
+    for here, folders, files in os.walk(folder, followlinks=True):
+        entered.add(os.path.realpath(here))
+        folders[:] = [name for name in folders if os.path.realpath(Path(here, name)) not in entered]
+        yield from (Path(here, name) for name in files)
 
 
 def files_fingerprint(source: SourceSpec) -> str:

@@ -3,8 +3,8 @@
 The URL names server and database and never a password: it would end in
 ``dvc.lock``. Credentials come from the environment: what the driver reads by
 itself (``PGUSER``, ``PGPASSWORD``, ``PGPASSFILE`` …), or for any database
-``STILLHOUSE_SOURCE_USER`` and ``STILLHOUSE_SOURCE_PASSWORD``. Both queries run
-in one read-only transaction.
+``STILLHOUSE_SOURCE_USER`` and ``STILLHOUSE_SOURCE_PASSWORD``. On PostgreSQL both
+queries run in one read-only transaction.
 """
 
 from __future__ import annotations

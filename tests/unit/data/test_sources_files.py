@@ -75,6 +75,53 @@ def test_cells_may_hold_line_ends_quotes_and_a_byte_order_mark(tmp_path: Path):
     assert [(row["user_id"], row["item_id"]) for row in rows_of(spec(path))] == [("a\nb", 'say "x"')]
 
 
+@pytest.mark.parametrize(
+    ("first", "second", "what"),
+    [
+        ('u3,i,3,"x', 'u9,i,9",z', "a line with too few or too many cells"),
+        ('"u3,i,3', '"u9,i,9', "a cell of the user"),
+        ('"u3,i,3', 'u9",i,9', "a cell of the user"),
+        ('u3,i,"3', 'u9,i,9"', "a cell of the order"),
+        ('u3,"i,3', 'u9,i",9', "a cell of the item"),
+    ],
+)
+def test_a_quote_gone_astray_takes_no_rows_with_it(tmp_path: Path, first: str, second: str, what: str):
+    lines = [f"u{number},i,{number}" for number in range(20)]
+    lines[3], lines[9] = first, second
+    path = write(tmp_path / "a.csv", "user_id,item_id,timestamp\n" + "\n".join(lines) + "\n")
+    said = rf"{what} must hold no other row, found one that runs over \d lines"
+    with pytest.raises(SourceError, match=said) as refused:
+        rows_of(spec(path))
+    assert "\n" not in str(refused.value)
+
+
+def test_titles_may_run_over_lines_with_anything_in_them(tmp_path: Path):
+    path = write(tmp_path / "a.csv", "user_id,item_id,timestamp\na,x,1\n")
+    items = write(tmp_path / "items.csv", 'item_id,title\nx,"one, two\nthree, four\n, and more"\n')
+    made = read(spec(path, items_path=str(items), item_columns=ItemColumns(title="title")), AS_OF).items
+    assert made is not None
+    assert made["title"].to_pylist() == ["one, two\nthree, four\n, and more"]
+
+
+@pytest.mark.parametrize("end", ["", "\n", "\r\n"])
+def test_a_file_with_names_and_no_row_holds_no_row(tmp_path: Path, end: str):
+    write(tmp_path / "day1.csv", "user_id,item_id,timestamp\na,x,1\n")
+    write(tmp_path / "day2.csv", f"user_id,item_id,timestamp{end}")
+    assert [row["user_id"] for row in rows_of(spec(tmp_path))] == ["a"]
+
+
+def test_a_folder_that_is_linked_to_is_read_and_a_loop_ends(tmp_path: Path):
+    (tmp_path / "real").mkdir()
+    (tmp_path / "source").mkdir()
+    write(tmp_path / "real" / "b.csv", "user_id,item_id,timestamp\nb,x,2\n")
+    write(tmp_path / "source" / "a.csv", "user_id,item_id,timestamp\na,x,1\n")
+    before = fingerprint(spec(tmp_path / "source"), AS_OF)
+    (tmp_path / "source" / "more").symlink_to(tmp_path / "real", target_is_directory=True)
+    (tmp_path / "source" / "round").symlink_to(tmp_path / "source", target_is_directory=True)
+    assert [row["user_id"] for row in rows_of(spec(tmp_path / "source"))] == ["a", "b"]
+    assert fingerprint(spec(tmp_path / "source"), AS_OF) != before
+
+
 def test_tabs_and_compression_go_by_the_name(tmp_path: Path):
     write(tmp_path / "a.tsv.gz", gzip.compress(b"user_id\titem_id\ttimestamp\na\tx,y\t1\n"))
     assert rows_of(spec(tmp_path / "a.tsv.gz"))[0]["item_id"] == "x,y"
