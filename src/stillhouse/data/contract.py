@@ -8,6 +8,7 @@ last night. A broken check of the whole night carries the line that the stage
 
 from __future__ import annotations
 
+import html
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -115,12 +116,17 @@ def _row_expectation(rule: RowRule) -> Expectation:
     if rule.native is None:
         return Expectation(rule.name, "ExpectColumnValuesToNotBeNull", {"column": rule.name}, rule.must)
     kind = "ExpectColumnValuesToBeInSet" if "value_set" in rule.native else "ExpectColumnValuesToBeBetween"
-    return Expectation(rule.name, kind, {"column": rule.column, **rule.native}, rule.must)
+    native = dict(rule.native)
+    if "value_set" in native:
+        native["value_set"] = [html.escape(value) for value in native["value_set"]]
+    return Expectation(rule.name, kind, {"column": rule.column, **native}, rule.must)
 
 
 def _frame(rows: NightRows, rules: list[RowRule], accepted: Bools) -> pd.DataFrame:
     """Return what the suite looks at: the columns themselves, which rows keep each rule, and what is accepted."""
     columns: dict[str, Any] = {name: rows.values(name).to_pandas() for name in ("user_id", "item_id", "event")}
+    # Great Expectations prints what it found as it is; a page of evidence must not run what a cell holds.
+    columns["event"] = columns["event"].cat.rename_categories(html.escape)
     columns["time"] = pd.arrays.IntegerArray(_filled(rows, "time"), ~valid(rows, "time"))
     columns["rating"] = flat(rows.values("rating").cast("float64"))
     columns |= {rule.name: _kept(rule.bad) for rule in rules if rule.native is None}

@@ -19,13 +19,17 @@ __all__ = ["make_offline"]
 
 _SCRIPTS = re.compile(r"<script\b.*?</script\s*>", re.DOTALL | re.IGNORECASE)
 _LINKS = re.compile(r"<link\b[^>]*>", re.IGNORECASE)
-_PICTURES = re.compile(r"<(img|iframe|source|video|audio|embed|object)\b[^>]*>", re.IGNORECASE)
+_PICTURES = re.compile(r"<(img|iframe|source|video|audio|embed|object|form|base)\b[^>]*>", re.IGNORECASE)
+_ORDERS = re.compile(r"<meta\b[^>]*http-equiv[^>]*>", re.IGNORECASE)
 _URLS = re.compile(r"url\((?!#)[^)]*\)|@import[^;]*;", re.IGNORECASE)
 #: Boxes that open by script: they would be in the way, or never open.
 _HANDLERS = re.compile(r"\son[a-z]+=\"[^\"]*\"", re.IGNORECASE)
 
 #: A page may show its own style and nothing else, whatever a cell of the data holds.
-_POLICY = "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">"
+_POLICY = (
+    "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'; "
+    "form-action 'none'; base-uri 'none'\">"
+)
 
 #: What the pages use of Bootstrap, in brief.
 _STYLE = """
@@ -63,8 +67,9 @@ def make_offline(docs: Path, verdict: Mapping[str, Any]) -> None:
 
 
 def _plain(text: str) -> str:
-    for pattern, replacement in ((_SCRIPTS, ""), (_LINKS, ""), (_PICTURES, ""), (_URLS, "none"), (_HANDLERS, "")):
-        text = pattern.sub(replacement, text)
+    for pattern in (_SCRIPTS, _LINKS, _PICTURES, _ORDERS, _HANDLERS):
+        text = pattern.sub("", text)
+    text = _URLS.sub("none", text)
     text = text.replace("<head>", f"<head>{_POLICY}", 1)
     return text.replace("</head>", f"<style>{_STYLE}</style></head>", 1)
 

@@ -18,12 +18,13 @@ class Tags(HTMLParser):
 
     def __init__(self):
         super().__init__()
-        self.names, self.attributes, self.styles = set(), set(), []
+        self.names, self.attributes, self.styles, self.links = set(), set(), [], []
 
     def handle_starttag(self, tag, attrs):
         self.names.add(tag)
         self.attributes |= {name for name, _ in attrs}
         self.styles += [value or "" for name, value in attrs if name == "style"]
+        self.links += [value or "" for name, value in attrs if name == "href"]
 
     def handle_data(self, data):
         if self.lasttag == "style":
@@ -135,7 +136,11 @@ def test_one_file_with_another_schema_stops_the_night(make_snapshot, params, tmp
 
 
 def test_no_page_of_the_data_docs_fetches_anything(make_snapshot, params, tmp_path):
-    hostile = "<img src=https://evil.example/x.png onerror=alert(1)><script src='https://evil.example/x.js'></script>"
+    hostile = (
+        "<img src=https://evil.example/x.png onerror=alert(1)><script src='https://evil.example/x.js'></script>"
+        "<meta http-equiv=refresh content='0;url=https://evil.example'><form action=https://evil.example>"
+        "<a href=//evil.example><style>.evil{display:none}</style>"
+    )
     days = {"2024-01-01": [{}] * 5 + [{"event": hostile}, {"event": "$x {y} %s"}]}
     found = judge(read_snapshot(make_snapshot(days)), params, None, tmp_path / "docs")
     make_offline(tmp_path / "docs", found.verdict)
@@ -150,6 +155,10 @@ def test_no_page_of_the_data_docs_fetches_anything(make_snapshot, params, tmp_pa
         assert not tags.attributes & {"src", "srcset", "background", "poster", "onerror", "onclick", "onload"}
         assert not re.search(r"url\(|@import", "".join(tags.styles), re.IGNORECASE)
         assert "default-src 'none'" in text
+        assert "form" not in tags.names
+        assert "refresh" not in re.sub(r"&lt;.*?&gt;", "", text)
+        assert ".evil" not in "".join(tags.styles)
+        assert "//evil" not in "".join(tags.links)
     assert "event types must be among view" in pages["validations"]
     assert "5 of 7 rows accepted, 2 in quarantine" in pages["index.html"]
     assert not [path for path in (tmp_path / "docs").rglob("*") if path.is_file() and path.suffix != ".html"]
