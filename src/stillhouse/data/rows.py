@@ -95,10 +95,13 @@ def items_of(cells: Mapping[str, pa.Array], *, separator: str, typed: bool) -> p
     }
     category = cells.get("category", pa.nulls(count, pa.string()))
     if pa.types.is_list(category.type) or pa.types.is_large_list(category.type):
-        category = pc.binary_join(pc.cast(category, pa.list_(pa.string())), "|")
-    category = text_of(category)
-    if separator != "|":
-        category = pc.replace_substring(category, separator, "|")
+        rows = pc.cast(category, pa.list_(pa.string())).to_pylist()
+        joined = [None if row is None else "|".join(one for one in row if one is not None) for row in rows]
+        category = text_of(pa.array(joined, pa.string()))
+    else:
+        category = text_of(category)
+        if separator != "|":
+            category = pc.replace_substring(category, separator, "|")
     columns = [read_ids(cells["item"], typed).values, texts["title"], texts["text"], category]
     blank = pa.scalar(None, pa.string())
     return pa.table([pc.if_else(pc.equal(column, ""), blank, column) for column in columns], schema=ITEM_SCHEMA)

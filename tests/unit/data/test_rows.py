@@ -80,3 +80,8 @@ def test_an_item_table_takes_the_snapshots_form():
 def test_categories_may_be_lists():
     cells = {"item": pa.array(["1"]), "category": pa.array([["a", "b"]])}
     assert items_of(cells, separator="|", typed=True)["category"].to_pylist() == ["a|b"]
+
+
+def test_a_list_keeps_its_names_whatever_they_hold_and_whichever_is_missing():
+    cells = {"item": pa.array(["1", "2", "3"]), "category": pa.array([["x", None, "y"], ["Home, Garden"], None])}
+    assert items_of(cells, separator=",", typed=True)["category"].to_pylist() == ["x|y", "Home, Garden", None]
