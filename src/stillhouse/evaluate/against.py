@@ -10,6 +10,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from stillhouse.errors import one_line
 from stillhouse.evaluate.metrics import ndcg, per_user
 from stillhouse.evaluate.paired import common_rows, lower_bound
 from stillhouse.evaluate.ranks import Protocol, RankRows, Ranks
@@ -21,6 +22,8 @@ __all__ = ["Ground", "against_champion", "against_reference", "paired_users", "r
 _K = 10
 #: Least draws of a bootstrap that lie beyond its bound.
 _BEYOND = 2
+#: Slices that a reason names, the worst first, and letters of a slice's name in it: a registry's texts are short.
+_NAMED, _NAME = 5, 60
 Mask = NDArray[np.bool_]
 
 
@@ -124,13 +127,13 @@ def regressions(student: Ranks, champion: Ranks | None, ground: Ground, params: 
         upper = -lower_bound(theirs - ours, 1.0 - outside, resamples, params.seed)
         limit = 0.0 - params.slices.margin * float(theirs.mean())
         if upper < limit:
-            worse.append(
-                f"{part} ({theirs.mean():.4f} to {ours.mean():.4f} over {len(ours)} users, the difference is below "
-                f"{upper:+.4f}, at least {limit:+.4f} asked)"
-            )
+            name_ = one_line(part)[:_NAME]
+            said = f"{theirs.mean():.4f} to {ours.mean():.4f} over {len(ours)} users, the difference is below"
+            worse.append((upper - limit, f"{name_} ({said} {upper:+.4f}, at least {limit:+.4f} asked)"))
     text = f"no slice is shown to have regressed ({len(looked)} looked at, {len(pairs) - len(looked)} too small)"
     if worse:
-        text = f"no slice may regress, found {'; '.join(worse)}"
+        more = f"; and {len(worse) - _NAMED} more" if len(worse) > _NAMED else ""
+        text = f"no slice may regress, found {'; '.join(said for _, said in sorted(worse)[:_NAMED])}{more}"
     return Rule(name, len(worse), 0, not worse, text)
 
 

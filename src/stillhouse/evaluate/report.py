@@ -60,13 +60,17 @@ def target_masks(
     Args:
         split: whose targets.
         catalogue: as for `protocol_slices`.
-        categories: by item index; each becomes the slice ``category NAME`` of its items.
+        categories: by item index, several with ``|`` between them; each becomes the slice ``category NAME`` of all
+            items that are of it.
     """
     targets = np.asarray(catalogue.sequences.targets(split), dtype=np.int64)
     masks = _masks(targets[:, 0], targets[:, 1], targets[:, 2], catalogue)
     if categories is not None:
         names = np.array([name or "" for name in categories], dtype=object)[targets[:, 2]]
-        masks |= {f"category {name}": names == name for name in sorted(set(names) - {""})}
+        distinct, at = np.unique(names, return_inverse=True)
+        parts = [set(name.split("|")) - {""} for name in distinct]
+        every = sorted(set[str]().union(*parts))
+        masks |= {f"category {one}": np.array([one in names for names in parts])[at] for one in every}
     return masks
 
 

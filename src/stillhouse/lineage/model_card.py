@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
 __all__ = ["model_card", "teacher_card"]
 
 _PROTOCOLS = {"time_window": "events after the night's training data", "leave_one_out": "last event of each user"}
+#: What would make a link, a picture, a tag or a heading of a name.
+_MARKS = re.compile(r"[\\`*\[\]<>]")
 _SHOWN = ("ndcg_at_10", "hr_at_10", "mrr", "coverage_at_10", "popularity_bias_at_10")
 
 
@@ -25,7 +28,7 @@ def model_card(
     night, student = predicate["night"], predicate["student"]
     parts = [
         f"# {student['name']}, night {night['id']}",
-        f"Recommends the next item from a person's history. Gate: **{verdict}**: {reason}",
+        f"Recommends the next item from a person's history. Gate: **{verdict}**: {_plain(reason)}",
         _quality(student["metrics"]),
         _cost(student["package"], timings),
         _origin(predicate),
@@ -45,7 +48,7 @@ def teacher_card(predicate: Mapping[str, Any], *, reason: str) -> str:
     checkpoint = predicate["links"]["teacher"]
     parts = [
         f"# Teacher, night {night['id']}",
-        f"Its scores are what the night's students learn. Check: **passed**: {reason}",
+        f"Its scores are what the night's students learn. Check: **passed**: {_plain(reason)}",
         _quality(teacher["metrics"]),
         _cost(teacher["metrics"], None),
         f"{_origin(predicate)}\n- Weights: {_start(teacher)}.",
@@ -54,6 +57,11 @@ def teacher_card(predicate: Mapping[str, Any], *, reason: str) -> str:
         f"`git checkout night/{night['id']}/closed` in a clone, then `dvc pull {checkpoint['path']}`, restores it.",
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _plain(text: str) -> str:
+    """Return ``text``, which may hold names from the data, so that Markdown shows it as it is, on one line."""
+    return _MARKS.sub(r"\\\g<0>", " ".join(text.split()))
 
 
 def _start(teacher: Mapping[str, Any]) -> str:

@@ -218,6 +218,20 @@ def test_a_slice_that_is_shown_to_regress_stops_the_student_and_a_small_one_does
     assert passed.passed
 
 
+def test_a_reason_names_the_worst_slices_shortly_and_counts_the_others() -> None:
+    champion, student = np.full(800, 3), np.full(800, 2)
+    student[:400] = 9
+    masks = {f"category {place} {'x' * 500}\n# {place}": np.arange(800) % 8 == place for place in range(8)}
+    student[np.arange(800) % 8 == 6] = 60
+    bad = {name: mask & (np.arange(800) < 400) for name, mask in masks.items()}
+    verdict = judge(candidate(ranks=ranks(student)), ranks(champion), PARAMS, order="timestamp", masks=bad)
+    text = rule(verdict, "slices").text
+    assert text.endswith("; and 3 more")
+    assert "found category 6 xxx" in text, "the worst stands first"
+    assert "\n" not in text
+    assert len(text) < 1_200
+
+
 def test_a_noisy_slice_is_not_shown_to_regress() -> None:
     generator = np.random.default_rng(4)
     champion, student = (generator.permutation(np.tile([1, 60], 20)) for _ in range(2))

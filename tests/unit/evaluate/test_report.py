@@ -11,8 +11,8 @@ from stillhouse.evaluate.report import Catalogue, target_masks
 HISTORIES = [[1, 2, 3, 4], [2, 1, 3], [4, 2, 1]]
 
 
-def masks(make_sequences, categories=None):
-    vocabulary, sequences = make_sequences(HISTORIES, window=1, categories=["a", "b", "a", None])
+def masks(make_sequences, categories=None, names=("a", "b", "a", None)):
+    vocabulary, sequences = make_sequences(HISTORIES, window=1, categories=list(names))
     words, events = Vocabulary.load(vocabulary), Sequences.open(sequences)
     catalogue = Catalogue(events, words.popularity, (10,), short_history=2, head_share=0.5)
     return target_masks("window", catalogue, words.categories if categories else None)
@@ -30,3 +30,11 @@ def test_each_category_of_items_is_a_slice_and_an_item_without_one_is_in_none(ma
     assert found["category a"].tolist() == [False, True, True]  # the targets are 4, 3 and 1
     assert "category b" not in found
     assert np.array(list(found.values())).dtype == bool
+
+
+def test_an_item_of_several_categories_is_in_the_slice_of_each(make_sequences) -> None:
+    found = masks(make_sequences, categories=True, names=("a|b", "b", "b|c", "a"))  # the targets are 4, 3 and 1
+    expected = {"a": [True, False, True], "b": [False, True, True], "c": [False, True, False]}
+    assert {name: mask.tolist() for name, mask in found.items() if name.startswith("category")} == {
+        f"category {name}": mask for name, mask in expected.items()
+    }

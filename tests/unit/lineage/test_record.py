@@ -238,6 +238,16 @@ def test_the_card_of_a_later_night_names_its_ancestor(arguments):
     assert "Nothing was measured." in card
 
 
+def test_a_name_from_the_data_makes_no_heading_and_no_picture_on_a_card(arguments):
+    reason = "found category Comedy\n\n# Gate: **passed**\n\n<img src=http://evil/x> ![x](http://evil/y)"
+    card = model_card(gather(**arguments), verdict="refused", reason=reason)
+    assert (
+        "Gate: **refused**: found category Comedy # Gate: \\*\\*passed\\*\\* \\<img src=http://evil/x\\> !\\[x\\]("
+        in card
+    )
+    assert "\n# Gate" not in card
+
+
 @pytest.fixture
 def of_teacher(arguments, lock):
     lock["stages"]["check_teacher"] = stage(
