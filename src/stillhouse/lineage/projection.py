@@ -41,8 +41,9 @@ class Projection:
             self.challenger = None if self.challenger == version else self.challenger
             self.awaiting = None  # whoever waited was held against another champion
         elif entry.kind == "rolled_back":
-            kept = self.line[: self.line.index(version) + 1] if version in self.line else [*self.line, version]
-            self.line = kept
+            # The latest time that it reigned: who came before it then is who a second rollback returns to.
+            places = [place for place, one in enumerate(self.line) if one == version]
+            self.line = self.line[: places[-1] + 1] if places else [*self.line, version]
         elif entry.kind != "registered":
             self.challenger = version
             if entry.kind == "awaiting":

@@ -47,6 +47,8 @@ __all__ = [
 
 #: The registered models.
 STUDENT = "student"
+#: Letters of a version's description, as MLflow's tables on a server hold them.
+_LONGEST = 5000
 TEACHER = "teacher"
 
 #: Registered model → what it says about itself.
@@ -276,8 +278,13 @@ def _create(store: Store, name: str, model: LoggedModel, tags: dict[str, str], r
             raise
     tags = {**tags, _MODEL: model.model_id}  # a version on SQL does not name its logged model by itself
     store.client.create_model_version(
-        name, model.artifact_location, run_id, tags=tags, description=card, model_id=model.model_id
+        name, model.artifact_location, run_id, tags=tags, description=_cut(card), model_id=model.model_id
     )
+
+
+def _cut(card: str) -> str:
+    """Return ``card`` as the registry's column of text takes it; the whole of it stands among the model's files."""
+    return card if len(card) <= _LONGEST else f"{card[: _LONGEST - 1]}…"
 
 
 def version_of(workspace: Path, version: int, model: str = STUDENT) -> VersionInfo:

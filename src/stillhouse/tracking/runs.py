@@ -50,10 +50,12 @@ _UNSAFE = re.compile(r"[^\w\-. /]", re.ASCII)
 def safe_name(name: str) -> str:
     """Return ``name`` as MLflow takes it for a metric, a param or a tag's key.
 
-    >>> safe_name("stage.train_student@gru.run_id")
-    'stage.train_student.gru.run_id'
+    What it does not take becomes its number, so that two names stay two.
+
+    >>> safe_name("stage.train_student@gru.run_id"), safe_name("add+"), safe_name("add-")
+    ('stage.train_student.gru.run_id', 'add_2b_', 'add-')
     """
-    return _UNSAFE.sub("_", name.replace("@", "."))
+    return _UNSAFE.sub(lambda found: f"_{ord(found[0]):x}_", name.replace("@", "."))
 
 
 def quoted(value: str) -> str:

@@ -37,6 +37,10 @@ def history(*acts):
         ([("promoted", 1), ("promoted", 2), ("promoted", 3), ("rolled_back", 2)], State(champion=2, previous=1)),
         ([("promoted", 1), ("promoted", 2), ("promoted", 3), ("rolled_back", 1)], State(champion=1)),
         ([("promoted", 1), ("promoted", 2), ("rolled_back", 1), ("promoted", 3)], State(champion=3, previous=1)),
+        (
+            [*(("promoted", version) for version in (1, 2, 3, 2, 4)), ("rolled_back", 2)],
+            State(champion=2, previous=3),
+        ),
         ([("promoted", 2), ("rolled_back", 1)], State(champion=1, previous=2)),
     ],
 )

@@ -68,6 +68,15 @@ def test_a_version_says_what_it_is(workspace, register, registration):
     assert connect(workspace).client.get_model_version(STUDENT, "1").description == "# gru\n"
 
 
+def test_of_a_long_card_the_registry_shows_what_its_tables_hold_and_the_files_all(workspace, register):
+    card = "# gru\n" + "word " * 2_000
+    register(card=card)
+    shown = connect(workspace).client.get_model_version(STUDENT, "1").description
+    assert len(shown) == 5_000, "VARCHAR(5000) on PostgreSQL; SQLite takes anything"
+    assert card.startswith(shown[:-1])
+    assert (_artifact(workspace, 1) / "README.md").read_text() == card
+
+
 STEPS = [
     "create_logged_model",
     "log_model_artifacts",
