@@ -31,15 +31,18 @@ def times(first: str, last: str, every: timedelta, timezone: str) -> list[dateti
     zone = ZoneInfo(timezone)
     start = moment(first, timezone, "from (--from)")
     end = moment(last, timezone, "to (--to)")
-    with contextlib.suppress(ValueError):  # a bare date
+    with contextlib.suppress(ValueError, OverflowError):  # a bare date, and not the last that there is
         end = moment(str(date.fromisoformat(last) + _DAY), timezone, "to (--to)") - timedelta(microseconds=1)
     if every <= timedelta(0):
         raise ParamsError(f"nights must be some time apart, got {every} (--every)")
     local = start.astimezone(zone).replace(tzinfo=None)
     found: list[datetime] = []
     while True:
-        step = every * len(found)
-        at = (local + step).replace(tzinfo=zone).astimezone(UTC) if every % _DAY == timedelta(0) else start + step
+        try:
+            step = every * len(found)
+            at = (local + step).replace(tzinfo=zone).astimezone(UTC) if every % _DAY == timedelta(0) else start + step
+        except OverflowError:  # beyond any calendar, so beyond the end
+            break
         if at > end:
             break
         if len(found) == _MOST:

@@ -30,4 +30,7 @@ def moment(text: str, timezone: str, what: str) -> datetime:
         ) from None
     if found.tzinfo is None:
         found = found.replace(tzinfo=ZoneInfo(timezone))
-    return found.astimezone(UTC)
+    try:
+        return found.astimezone(UTC)
+    except OverflowError:
+        raise ParamsError(f"{what} must be within the years 1 to 9999 in UTC, got {text!r}") from None

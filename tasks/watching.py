@@ -28,6 +28,7 @@ from stillhouse.lineage.projection import state
 from stillhouse.params.alerts import AlertsParams
 from stillhouse.params.document import load_document
 from stillhouse.runner.stage import STATE
+from stillhouse.tracking.registry import STUDENT
 from tasks import versions
 from tasks.champion import ledger_entries
 from tasks.events import tell_missed, tell_old
@@ -111,7 +112,7 @@ def champion_of(root: Path) -> Champion | None:
     version = state(entries).champion
     if version is None:
         return None
-    first = next(one.entry for one in entries if one.entry.version == version)
+    first = next(one.entry for one in entries if (one.entry.model, one.entry.version) == (STUDENT, version))
     if first.night is not None and versions.tag_commit(root, first.night, versions.CLOSED):
         return Champion(version, datetime.fromisoformat(closed_night(root, first.night).as_of))
     return Champion(version, datetime.fromisoformat(first.time))

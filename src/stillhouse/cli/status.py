@@ -21,7 +21,7 @@ def show_status(workspace: Path, *, max_age: str | None, as_json: bool) -> int:
     Returns:
         1 where ``max_age`` is given and no night closed within it, otherwise 0.
     """
-    limit = parse_age(max_age) if max_age else None
+    limit = None if max_age is None else parse_age(max_age)
     from tasks.champion import awaiting_line, champion_line, repair
     from tasks.plan import standing
     from tasks.versions import require_workspace

@@ -64,7 +64,7 @@ def read_events(accepted: Path, *, min_rating: float | None, event_weights: Mapp
     Args:
         accepted: the folder that the stage validate wrote.
         min_rating: rows rated lower are left out; rows without a rating stay. ``None`` keeps all.
-        event_weights: event type → weight, > 0.
+        event_weights: event type → weight, >= 0.
 
     Raises:
         DataError: there is no row, an id or a time is null, or an event type has no weight.

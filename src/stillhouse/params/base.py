@@ -22,9 +22,22 @@ import yaml
 
 from stillhouse.errors import ParamsError, one_line, unknown_name
 
-__all__ = ["NOT_SHOWN", "Frozen", "StageParams", "build", "holds_secret", "read_yaml", "redacted", "stage_values"]
+__all__ = [
+    "NOT_SHOWN",
+    "EventWeights",
+    "Frozen",
+    "StageParams",
+    "build",
+    "holds_secret",
+    "read_yaml",
+    "redacted",
+    "stage_values",
+]
 
 M = TypeVar("M", bound=pydantic.BaseModel)
+
+EventWeights = dict[str, Annotated[float, pydantic.Field(ge=0.0, allow_inf_nan=False)]]
+"""Event type → weight of its loss: 0 is seen and not learnt from; less would reward what is wrong."""
 
 #: The setting by which the members of every union are told apart.
 _TAG = "kind"

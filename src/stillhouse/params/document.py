@@ -12,7 +12,7 @@ import pydantic
 from stillhouse.params.admit import AdmitParams
 from stillhouse.params.agreement import require_agreement
 from stillhouse.params.alerts import AlertsParams
-from stillhouse.params.base import Frozen, StageParams, build, read_yaml, stage_values
+from stillhouse.params.base import EventWeights, Frozen, StageParams, build, read_yaml, stage_values
 from stillhouse.params.check_teacher import CheckTeacherParams
 from stillhouse.params.evaluate import EvaluateParams
 from stillhouse.params.export_soft_targets import ExportSoftTargetsParams
@@ -52,7 +52,7 @@ class Document(Frozen):
 
     seed: int = pydantic.Field(ge=0)
     repeat_items: bool
-    event_weights: dict[str, float]
+    event_weights: EventWeights
     compute: ComputeSpec
     source: SourceSpec
     night: NightParams

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import pydantic
 
-from stillhouse.params.base import StageParams
+from stillhouse.params.base import EventWeights, StageParams
 
 __all__ = ["PrepareParams"]
 
@@ -27,5 +27,5 @@ class PrepareParams(StageParams):
     window_days: float = pydantic.Field(ge=0.0)
     """Longest time window before ``as_of`` that is held out for the gate; 0: none."""
     repeat_items: bool
-    event_weights: dict[str, float]
+    event_weights: EventWeights
     as_of: datetime

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import pydantic
 
-from stillhouse.params.base import StageParams
+from stillhouse.params.base import EventWeights, StageParams
 
 __all__ = ["ValidateParams"]
 
@@ -31,7 +31,7 @@ class ValidateParams(StageParams):
     volume_min: float = pydantic.Field(ge=0.0)
     """Least rows tonight as a share of the last accepted night's."""
     volume_max: float = pydantic.Field(gt=0.0)
-    event_weights: dict[str, float]
+    event_weights: EventWeights
     as_of: datetime
 
     @pydantic.model_validator(mode="after")

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from stillhouse.lineage.entry import Entry, Numbered
 from stillhouse.params.alerts import AlertsParams
 from tasks import watching
 from tasks.night import Night
@@ -129,3 +130,15 @@ def test_an_old_champion_is_told_of_once_a_day(workspace, monkeypatch):
     for hours in (0, 1, 24):
         look_out(root, NOW + timedelta(hours=hours))
     assert told == [(3, 20.0), (3, 21.0)]
+
+
+def test_a_champions_time_is_that_of_the_student_and_of_no_teacher_of_its_number(tmp_path, monkeypatch):
+    plain = {"night": None, "package": "0" * 64, "reason": "r", "actor": "gate", "version": 2}
+    entries = [
+        Entry(key="1", kind="registered", model="teacher", name="teacher", time="2026-01-05T12:00:00+00:00", **plain),
+        Entry(key="2", kind="registered", name="gru", time="2026-03-01T12:00:00+00:00", **plain),
+        Entry(key="3", kind="promoted", name="gru", time="2026-03-02T12:00:00+00:00", **plain),
+    ]
+    numbered = [Numbered(number, "h", entry) for number, entry in enumerate(entries, 1)]
+    monkeypatch.setattr(watching, "ledger_entries", lambda _root: numbered)
+    assert watching.champion_of(tmp_path) == Champion(2, datetime(2026, 3, 1, 12, tzinfo=UTC))
