@@ -13,7 +13,7 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime, time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -170,10 +170,29 @@ def _array(values: list[Any]) -> pa.Array:
     try:
         array = pa.array(values)
     except (pa.ArrowException, OverflowError, TypeError):
-        return pa.array([None if value is None else str(value) for value in values], pa.string())
+        return pa.array([_text(value) for value in values], pa.string())
     if isinstance(array.type, pa.BaseExtensionType):
-        return pa.array([None if value is None else str(value) for value in values], pa.string())
+        return pa.array([_text(value) for value in values], pa.string())
+    if pa.types.is_date(array.type) and any(isinstance(value, datetime) for value in values):
+        # A day among moments stands for its first one; as days the moments would lose their time.
+        return _array([datetime.combine(value, time()) if type(value) is date else value for value in values])
     return array
+
+
+def _text(value: object) -> str | None:
+    """Return a value of a column of mixed types as the same value of a column of text.
+
+    Raises:
+        SourceError: it is bytes, which are no text.
+    """
+    if isinstance(value, bytes | memoryview):
+        raise SourceError(
+            f"a column of a query must hold text or numbers, found {bytes(value)[:16]!r} among others: "
+            "cast it in the query"
+        )
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    return None if value is None else str(value)
 
 
 def _without_secrets(text: str) -> str:

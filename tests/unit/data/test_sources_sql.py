@@ -5,12 +5,13 @@ from __future__ import annotations
 import sqlite3
 import traceback
 from contextlib import closing
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
 
 import pydantic
 import pytest
 
+from stillhouse.data import source_sql
 from stillhouse.data.rows import SNAPSHOT_SCHEMA
 from stillhouse.data.source_sql import check_url
 from stillhouse.data.sources import fingerprint, read
@@ -195,3 +196,17 @@ def test_a_database_that_is_down_is_one_line_without_the_password(monkeypatch: p
     assert "must answer (postgresql at 127.0.0.1:1, database shop)" in str(caught.value)
     assert "hunter" not in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_an_id_is_one_whatever_its_column_holds_beside_it():
+    assert source_sql._array([1, "1", 1.0, 2**63, None]).to_pylist() == ["1", "1", "1", str(2**63), None]
+
+
+def test_a_day_among_moments_takes_no_time_from_them():
+    day, moment = date(2026, 1, 1), datetime(2026, 1, 2, 12)
+    assert source_sql._array([day, moment]).to_pylist() == [datetime(2026, 1, 1), moment]
+
+
+def test_bytes_among_other_values_are_refused():
+    with pytest.raises(SourceError, match=r"found b'.*' among others: cast it in the query"):
+        source_sql._array([1, b"\xff"])
