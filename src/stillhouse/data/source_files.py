@@ -51,8 +51,12 @@ def _below(folder: Path) -> Iterator[Path]:
     """Give every file below ``folder``, those of folders that it links to too; none is entered twice."""
     entered: set[str] = set()
     for here, folders, files in os.walk(folder, followlinks=True):
-        entered.add(os.path.realpath(here))
-        folders[:] = [name for name in folders if os.path.realpath(Path(here, name)) not in entered]
+        real = os.path.realpath(here)
+        if real in entered:
+            folders.clear()
+            continue
+        entered.add(real)
+        folders.sort()  # by which of two names a folder is entered must not be the file system's affair
         yield from (Path(here, name) for name in files)
 
 

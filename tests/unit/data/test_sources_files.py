@@ -110,13 +110,14 @@ def test_a_file_with_names_and_no_row_holds_no_row(tmp_path: Path, end: str):
     assert [row["user_id"] for row in rows_of(spec(tmp_path))] == ["a"]
 
 
-def test_a_folder_that_is_linked_to_is_read_and_a_loop_ends(tmp_path: Path):
+def test_a_folder_that_is_linked_to_is_read_once_and_a_loop_ends(tmp_path: Path):
     (tmp_path / "real").mkdir()
     (tmp_path / "source").mkdir()
     write(tmp_path / "real" / "b.csv", "user_id,item_id,timestamp\nb,x,2\n")
     write(tmp_path / "source" / "a.csv", "user_id,item_id,timestamp\na,x,1\n")
     before = fingerprint(spec(tmp_path / "source"), AS_OF)
     (tmp_path / "source" / "more").symlink_to(tmp_path / "real", target_is_directory=True)
+    (tmp_path / "source" / "again").symlink_to(tmp_path / "real", target_is_directory=True)
     (tmp_path / "source" / "round").symlink_to(tmp_path / "source", target_is_directory=True)
     assert [row["user_id"] for row in rows_of(spec(tmp_path / "source"))] == ["a", "b"]
     assert fingerprint(spec(tmp_path / "source"), AS_OF) != before
