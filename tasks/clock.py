@@ -19,12 +19,12 @@ def moment(text: str, timezone: str, what: str) -> datetime:
         what: the option's name, for errors, such as ``as_of (--as-of)``.
 
     Raises:
-        ParamsError: it is neither.
+        ParamsError: it is neither, or no time of UTC's calendar.
     """
+    name, _, where = what.partition(" ")
     try:
         found = datetime.fromisoformat(text)
     except ValueError:
-        name, _, where = what.partition(" ")
         raise ParamsError(
             f"{name} must be a date or an ISO time, such as 2026-03-02T03:00, got {text!r} {where}"
         ) from None
@@ -33,4 +33,4 @@ def moment(text: str, timezone: str, what: str) -> datetime:
     try:
         return found.astimezone(UTC)
     except OverflowError:
-        raise ParamsError(f"{what} must be within the years 1 to 9999 in UTC, got {text!r}") from None
+        raise ParamsError(f"{name} must be within the years 1 to 9999 in UTC, got {text!r} {where}") from None

@@ -127,13 +127,13 @@ def regressions(student: Ranks, champion: Ranks | None, ground: Ground, params: 
         upper = -lower_bound(theirs - ours, 1.0 - outside, resamples, params.seed)
         limit = 0.0 - params.slices.margin * float(theirs.mean())
         if upper < limit:
-            name_ = one_line(part)[:_NAME]
-            said = f"{theirs.mean():.4f} to {ours.mean():.4f} over {len(ours)} users, the difference is below"
-            worse.append((upper - limit, f"{name_} ({said} {upper:+.4f}, at least {limit:+.4f} asked)"))
+            found = f"{theirs.mean():.4f} to {ours.mean():.4f} over {len(ours)} users, the difference is below"
+            told = f"{one_line(part)[:_NAME]} ({found} {upper:+.4f}, at least {limit:+.4f} asked)"
+            worse.append((upper - limit, told))
     text = f"no slice is shown to have regressed ({len(looked)} looked at, {len(pairs) - len(looked)} too small)"
     if worse:
         more = f"; and {len(worse) - _NAMED} more" if len(worse) > _NAMED else ""
-        text = f"no slice may regress, found {'; '.join(said for _, said in sorted(worse)[:_NAMED])}{more}"
+        text = f"no slice may regress, found {'; '.join(told for _, told in sorted(worse)[:_NAMED])}{more}"
     return Rule(name, len(worse), 0, not worse, text)
 
 

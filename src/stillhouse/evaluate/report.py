@@ -68,9 +68,9 @@ def target_masks(
     if categories is not None:
         names = np.array([name or "" for name in categories], dtype=object)[targets[:, 2]]
         distinct, at = np.unique(names, return_inverse=True)
-        parts = [set(name.split("|")) - {""} for name in distinct]
-        every = sorted(set[str]().union(*parts))
-        masks |= {f"category {one}": np.array([one in names for names in parts])[at] for one in every}
+        of_each = [set(name.split("|")) - {""} for name in distinct]
+        for category in sorted(set[str]().union(*of_each)):
+            masks[f"category {category}"] = np.array([category in some for some in of_each])[at]
     return masks
 
 

@@ -130,12 +130,11 @@ class _Plan:
             return str(error)
         return None
 
-    def space(self, temperatures: Sequence[float]) -> list[Dimension]:
-        """Return what is searched."""
+    def space(self, temperatures: Sequence[float], *, hears: bool) -> list[Dimension]:
+        """Return what is searched, what a teacher says among it where the student ``hears``."""
         complete, distillation = self.stands.student.model_dump(), dict(self.settings["distillation"])
         if "methods" in distillation:
             distillation["methods"] = complete["distillation"]["methods"]
-        hears = self.deaf(temperatures) is None
         return search_space(self.document.tune, complete["training"], distillation, temperatures, hears=hears)
 
     def params(self, changes: Mapping[Any, float]) -> TrainStudentParams:
@@ -208,7 +207,8 @@ class _Search:
     def __init__(self, request: Request, plan: _Plan, inputs: Mapping[str, Path], home: Path) -> None:
         self.request, self.plan, self.inputs = request, plan, inputs
         temperatures = read_header(inputs["soft_targets"]).temperatures
-        self.space, deaf = plan.space(temperatures), plan.deaf(temperatures)
+        deaf = plan.deaf(temperatures)
+        self.space = plan.space(temperatures, hears=deaf is None)
         self.wanted = request.trials or plan.document.tune.trials
         self.reporter = ConsoleReporter(f"tune {request.student}")
         if deaf is not None:
