@@ -52,3 +52,10 @@ def test_whoever_promotes_says_why(tmp_path):
     done = stillhouse("promote", "2", cwd=tmp_path)
     assert done.returncode == 2
     assert "--reason" in done.stderr
+
+
+def test_an_age_that_a_monitor_left_empty_is_refused_and_not_taken_for_none(tmp_path):
+    done = stillhouse("status", "--max-age", "", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "--max-age" in done.stderr
+    assert done.stderr.count("\n") == 1

@@ -65,6 +65,12 @@ def test_what_only_scores_does_so_in_fabrics_precision(precision: str) -> None:
     assert torch.get_default_dtype() == torch.float32
 
 
+@pytest.mark.parametrize("precision", ["32-true", "64-true", "bf16-mixed", "16-mixed"])
+def test_scoring_touches_nothing_that_other_threads_share(precision: str) -> None:
+    with scoring(ComputeSpec(device="cpu", precision=precision, threads=1)):
+        assert torch.get_default_dtype() == torch.float32
+
+
 @pytest.mark.parametrize("stage", ["check_teacher", "export_soft_targets"])
 def test_a_stage_that_only_scores_does_not_load_what_training_needs(stage: str) -> None:
     code = f"import sys, stillhouse.stages.{stage}; print({{'torch._dynamo', 'lightning_fabric'}} & set(sys.modules))"
