@@ -11,13 +11,14 @@ packages and evaluates each student:
 In the clock is everything that `stillhouse run` performs as stages, except `evaluate_champion`: stage functions,
 called in one process, one after the other. Not in it: starting processes, DVC, Prefect, MLflow, the gate, and the
 scoring of the teacher's time window, which only this program wants ranks of. Seconds are wall-clock; CPU seconds stand
-beside them, because machines are shared. Nights that two lines start alike are played once.
+beside them, because machines are shared. Nights that two lines start alike are played once. Where cold nights are too
+dear, ``--compare-every N`` plays them on every N-th night alone, and on the others nothing is held against them.
 
 Quality is NDCG@10 on the time window: what happened after last night's `as_of`, which no model of any line has seen.
 Warm is held against cold on the same users by the paired bootstrap that the gate uses; *bound* is the one-sided 95 %
 lower bound of the difference as a share of cold's mean, one night at a time and over all nights (a user counted once).
 
-    .venv/bin/python benchmarks/warm_nights.py shop --size large --nights 10 --cold-every 5
+    .venv/bin/python benchmarks/warm_nights.py shop --size large --nights 10 --cold-every 5 --compare-every 2
     .venv/bin/python benchmarks/warm_nights.py yelp --cold-every 3 --shared ../shared
     .venv/bin/python benchmarks/warm_nights.py --short
 
@@ -38,7 +39,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -117,6 +118,12 @@ class Play:
     nights: Sequence[datetime]
     """The nights' ``as_of``."""
     work: Path
+    compare_every: int
+    """The cold line is played on every N-th night, and where another line starts cold."""
+
+    def plays(self, lines: Sequence[Line], line: Line, night: int) -> bool:
+        """Say whether ``line`` has a night of its own or of another line to show."""
+        return line is not COLD or night % self.compare_every == 0 or any(each.cold(night) for each in lines[1:])
 
     def folder(self, line: str, night: int) -> Path:
         """Return where a line's night stands."""
@@ -337,7 +344,7 @@ def main() -> None:
     for night in range(len(play.nights)):
         play_data(play, night)
         for line in lines:
-            if origin(line, night) is line:
+            if origin(line, night) is line and play.plays(lines, line, night):
                 began = time.perf_counter()
                 play_models(play, line, night)
                 took = time.perf_counter() - began
@@ -353,8 +360,14 @@ def report(play: Play, lines: Sequence[Line]) -> dict[str, Any]:
     nights = range(len(play.nights))
     models = ["teacher", *play.params["students"]]
     later = [line for line in lines if line is not COLD]
-    seconds = {line.name: [seconds_of(play, line, night) for night in nights] for line in lines}
-    stages = {line.name: [stages_of(play, line, night) for night in nights] for line in lines}
+    both = [night for night in nights if play.plays(lines, COLD, night)]
+
+    def nightly(function: Callable[[Play, Line, int], Any]) -> dict[str, list[Any]]:
+        return {
+            line.name: [function(play, line, night) if play.plays(lines, line, night) else None for night in nights]
+            for line in lines
+        }
+
     return {
         "machine": {
             "cores": os.cpu_count(),
@@ -369,12 +382,12 @@ def report(play: Play, lines: Sequence[Line]) -> dict[str, Any]:
         "source": dict(play.source),
         "settings": {name: play.params[name] for name in ("train_teacher", "train_student", "students")},
         "warm_settings": dict(play.warm),
-        "seconds": seconds,
-        "stages": stages,
-        "share": {line.name: shares(play, line) for line in later},
+        "seconds": nightly(seconds_of),
+        "stages": nightly(stages_of),
+        "share": {line.name: shares(play, line, both) for line in later},
         "against_cold": {
             line.name: {
-                model: compared(play, line, COLD, [n for n in nights if not line.cold(n)], model) for model in models
+                model: compared(play, line, COLD, [n for n in both if not line.cold(n)], model) for model in models
             }
             for line in later
         },
@@ -386,11 +399,11 @@ def report(play: Play, lines: Sequence[Line]) -> dict[str, Any]:
     }
 
 
-def shares(play: Play, line: Line) -> dict[str, Any]:
-    """Return what the line's warm nights cost as a share of the same nights cold, by wall-clock and by CPU."""
+def shares(play: Play, line: Line, nights: Sequence[int]) -> dict[str, Any]:
+    """Return what the line's warm ``nights`` cost as a share of the same ones cold, by wall-clock and by CPU."""
     found: dict[str, Any] = {"nights": []}
     sums = np.zeros((2, 2))
-    for night in range(len(play.nights)):
+    for night in nights:
         if line.cold(night):
             continue
         pair = [np.sum(list(seconds_of(play, each, night).values()), axis=0) for each in (line, COLD)]
@@ -411,9 +424,9 @@ def show(play: Play, lines: Sequence[Line], result: Mapping[str, Any]) -> None:
     print("\nseconds (CPU seconds); scored: share of the positions that the export scored anew")
     print(f"{'night':<6}{'rows':>9}{'new items':>10}{'scored':>8}  {'line':<8}{head}{'in all':>19}")
     for night in range(len(play.nights)):
-        prepared = result["stages"][COLD.name][night]["prepare"]["figures"]
+        prepared = result["stages"][WARM.name][night]["prepare"]["figures"]
         for line in lines:
-            if origin(line, night) is not line:
+            if origin(line, night) is not line or result["stages"][line.name][night] is None:
                 continue
             parts = result["seconds"][line.name][night]
             exported = result["stages"][line.name][night]["export_soft_targets"]["figures"]
@@ -457,6 +470,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--rows", type=int, help="of a smaller shop, in its first sixty days")
     parser.add_argument("--shared", type=Path, help="folder with data/yelp-blocks (or STILLHOUSE_SHARED)")
     parser.add_argument("--cold-every", type=int, help="a third line: cold every so many nights")
+    parser.add_argument("--compare-every", type=int, default=1, help="play cold nights on every N-th night alone")
     parser.add_argument("--epochs", type=int, help="most epochs of a cold training, teacher and students")
     parser.add_argument("--students", nargs="*", help="which of params.yaml's (default: all)")
     parser.add_argument("--set", nargs="*", default=[], metavar="PATH=VALUE", help="another value for a setting")
@@ -502,7 +516,7 @@ def planned(options: argparse.Namespace) -> tuple[Play, list[Line]]:
     lines = [COLD, WARM]
     if options.cold_every:
         lines.append(Line(f"cold/{options.cold_every}", options.cold_every))
-    return Play(document, warm, source, nights, work), lines
+    return Play(document, warm, source, nights, work, options.compare_every), lines
 
 
 def shop(document: Mapping[str, Any], options: argparse.Namespace) -> tuple[dict[str, Any], datetime]:
