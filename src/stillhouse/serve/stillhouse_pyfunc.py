@@ -9,7 +9,7 @@ not installed. That is why nothing of Stillhouse may be imported here.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +25,8 @@ __all__ = ["FORMAT", "PERSONAL", "POPULAR", "PackagedStudent", "StudentModel", "
 
 #: Version of the package's layout that this file reads.
 FORMAT = 1
+
+_COLUMNS = ("item_id", "title", "category", "popularity")
 
 #: An answer from the person's own history.
 PERSONAL = "personal"
@@ -62,11 +64,22 @@ class PackagedStudent:
         inside: Mapping[str, str] = self._session.get_modelmeta().custom_metadata_map
         if inside.get("format") != str(FORMAT):
             raise ValueError(f"the package must be of format {FORMAT}, found {inside.get('format')!r} in {directory}")
-        self.item_ids: list[str] = ["", *json.loads(inside["item_ids"])]
-        self.length = int(inside["length"])
-        self.repeat_items: bool = json.loads(inside["repeat_items"])
-        self.vocabulary = inside["vocabulary"]
-        self._index = {item: index for index, item in enumerate(self.item_ids) if index}
+        try:
+            self.item_ids: list[str] = ["", *json.loads(inside["item_ids"])]
+            self.length = int(inside["length"])
+            self.repeat_items: bool = json.loads(inside["repeat_items"])
+            self.vocabulary = inside["vocabulary"]
+            self._index = {item: index for index, item in enumerate(self.item_ids) if index}
+            shapes = [node.shape[1] for node in (*self._session.get_inputs(), *self._session.get_outputs())]
+        except (LookupError, TypeError, ValueError) as error:
+            raise ValueError(
+                f"model.onnx must say what it was made for, found its metadata damaged ({error!r}) in {directory}"
+            ) from error
+        if shapes != [self.length, len(self.item_ids)]:
+            raise ValueError(
+                f"model.onnx must read {self.length} events and score {self.n_items} items and padding, as its "
+                f"metadata says, found a graph of {shapes} in {directory}"
+            )
         items = _items(directory / "items.parquet")
         if items["item_id"] != self.item_ids[1:]:
             raise ValueError(
@@ -123,9 +136,9 @@ class StudentModel:
         """Return a list of items for each history.
 
         Args:
-            model_input: a column ``history`` of item ids as strings, oldest first; an
-                empty list, or None, is answered with the most popular items.
-            params: ``k``, how many items a list holds (10 where it is not given).
+            model_input: a column ``history`` of lists of item ids, oldest first, as strings or whole
+                numbers; an empty list, or null, is answered with the most popular items.
+            params: ``k``, how many items a list holds (10 where it is not given, or null).
 
         Returns:
             A row a history: ``items`` (ids, best first), ``scores``, and ``kind``
@@ -133,13 +146,14 @@ class StudentModel:
 
         Raises:
             ValueError: there is no column ``history``, one of its cells is no list of
-                ids, or ``k`` is below 1.
+                ids, or ``k`` is below 1 or no whole number.
         """
         import pandas as pd
 
-        k = int((params or {}).get("k", 10))
-        if k < 1:
-            raise ValueError(f"k must be at least 1, got {k}")
+        k = (params or {}).get("k")
+        k = 10 if k is None else k
+        if not _whole(k) or k < 1:
+            raise ValueError(f"k must be a whole number of at least 1, got {k!r}")
         if "history" not in model_input:
             raise ValueError(f"the input must have a column history, got {sorted(map(str, model_input))}")
         student = self._student
@@ -178,7 +192,14 @@ def _session(path: Path, threads: int) -> onnxruntime.InferenceSession:
 def _items(path: Path) -> dict[str, list[Any]]:
     if not path.is_file():
         raise ValueError(f"a package must hold items.parquet, found none in {path.parent}")
-    found: dict[str, list[Any]] = pq.read_table(path).to_pydict()
+    try:
+        found: dict[str, list[Any]] = pq.read_table(path, columns=[*_COLUMNS]).to_pydict()
+    except (OSError, LookupError, ValueError) as error:  # Arrow's own errors are among them
+        raise ValueError(f"{path} must be a whole table, found it damaged: {error}") from error
+    if missing := [name for name in _COLUMNS if name not in found]:
+        raise ValueError(f"{path} must have the columns {', '.join(_COLUMNS)}, found no {missing[0]}")
+    if None in found["popularity"]:
+        raise ValueError(f"{path} must say how popular every item is, found a null in popularity")
     return found
 
 
@@ -191,9 +212,18 @@ def _best(scores: NDArray[np.floating], seen: Ints, k: int) -> tuple[Ints, NDArr
     return np.asarray(order, dtype=np.int64), candidates[order]
 
 
-def _ids(cell: object) -> Sequence[str]:
-    if cell is None or (isinstance(cell, float) and np.isnan(cell)):
+def _ids(cell: object) -> list[str]:
+    import pandas as pd
+
+    if cell is None or cell is pd.NA or (isinstance(cell, float) and np.isnan(cell)):
         return []
-    if isinstance(cell, str) or not isinstance(cell, Iterable):
+    if not isinstance(cell, list | tuple | np.ndarray):
         raise ValueError(f"a history must be a list of item ids, got {cell!r}")
+    for item in cell:
+        if not isinstance(item, str) and not _whole(item):
+            raise ValueError(f"an item id must be text or a whole number, got {item!r} in a history")
     return [str(item) for item in cell]
+
+
+def _whole(value: object) -> bool:
+    return isinstance(value, int | np.integer) and not isinstance(value, bool)

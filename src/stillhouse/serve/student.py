@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -101,10 +101,13 @@ def _checked(history: Sequence[str], k: int) -> list[str]:
         raise ServingError(f"k must be a whole number of at least 1, got {k!r}")
     if isinstance(history, str | bytes):
         raise ServingError(f"a history must be a list of item ids, got the text {one_line(repr(history))}")
-    for item in history:
+    if not isinstance(history, Iterable):
+        raise ServingError(f"a history must be a list of item ids, got {history!r}")
+    ids = list(history)  # what is handed over one by one can be looked at once
+    for item in ids:
         if not isinstance(item, str):
             raise ServingError(f"an item id must be text, got {item!r} of type {type(item).__name__} in the history")
-    return list(history)
+    return ids
 
 
 def _note(personal: bool, given: int, unknown: int) -> str:

@@ -145,10 +145,12 @@ def _loader() -> Path:
 def _signature() -> ModelSignature:
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
-    from mlflow.types.schema import Array
+    from mlflow.types.schema import AnyType, Array
 
     return ModelSignature(
-        inputs=Schema([ColSpec(Array(DataType.string), "history")]),
+        # Not strings: MLflow makes those of a list's numbers and nulls itself, by the shortest of them, and so cuts
+        # every id of a history with a null in it to one letter. The loader looks at each id.
+        inputs=Schema([ColSpec(AnyType(), "history")]),  # type: ignore[no-untyped-call]
         outputs=Schema(
             [
                 ColSpec(Array(DataType.string), "items"),

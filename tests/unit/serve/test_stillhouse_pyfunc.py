@@ -36,7 +36,7 @@ def test_lists_hold_ten_items_unless_told(model: stillhouse_pyfunc.StudentModel)
     assert len(model.predict(pd.DataFrame({"history": [["i1"]]}))["items"][0]) == 3
 
 
-@pytest.mark.parametrize("history", [[], None, float("nan"), ["never heard of"]])
+@pytest.mark.parametrize("history", [[], None, float("nan"), pd.NA, ("never heard of",)])
 def test_nothing_known_gets_popular_items(model: stillhouse_pyfunc.StudentModel, history: object) -> None:
     found = model.predict(pd.DataFrame({"history": pd.Series([history], dtype=object)}), {"k": 1})
     assert found["items"].tolist() == [["i1"]]
@@ -52,7 +52,14 @@ def test_whole_number_ids_are_read_as_text(model: stillhouse_pyfunc.StudentModel
     [
         (pd.DataFrame({"items": [["i1"]]}), None, "must have a column history, got"),
         (pd.DataFrame({"history": ["i1"]}), None, "must be a list of item ids, got 'i1'"),
-        (pd.DataFrame({"history": [["i1"]]}), {"k": 0}, "k must be at least 1, got 0"),
+        (pd.DataFrame({"history": [["i1"]]}), {"k": 0}, "k must be a whole number of at least 1, got 0"),
+        (pd.DataFrame({"history": [["i1"]]}), {"k": 2.9}, "k must be a whole number of at least 1, got 2.9"),
+        (pd.DataFrame({"history": [["i1"]]}), {"k": True}, "k must be a whole number of at least 1, got True"),
+        (pd.DataFrame({"history": [{"i1": 1}]}), None, "must be a list of item ids, got {'i1': 1}"),
+        (pd.DataFrame({"history": [{"i1"}]}), None, "must be a list of item ids, got {'i1'}"),
+        (pd.DataFrame({"history": [b"12"]}), None, "must be a list of item ids, got b'12'"),
+        (pd.DataFrame({"history": [[["i1"]]]}), None, r"must be text or a whole number, got \['i1'\]"),
+        (pd.DataFrame({"history": [["i1", None]]}), None, "must be text or a whole number, got None"),
     ],
 )
 def test_a_bad_request_is_refused(model, frame: pd.DataFrame, params: dict[str, int] | None, message: str) -> None:

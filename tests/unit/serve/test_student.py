@@ -9,6 +9,10 @@ import textwrap
 from pathlib import Path
 
 import numpy as np
+import onnx
+import onnx.helper
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from stillhouse.data.files import sha256_tree
@@ -105,6 +109,15 @@ def test_a_k_that_is_no_positive_whole_number_is_refused(student: Student, k: ob
         student.recommend(["i1"], k)  # type: ignore[arg-type]
 
 
+def test_a_history_may_come_one_by_one(student: Student) -> None:
+    assert student.recommend(item for item in ["i1"]) == student.recommend(["i1"])  # type: ignore[arg-type]
+
+
+def test_a_history_that_is_nothing_is_refused(student: Student) -> None:
+    with pytest.raises(ServingError, match="a history must be a list of item ids, got None"):
+        student.recommend(None)  # type: ignore[arg-type]
+
+
 def test_a_history_that_is_one_text_is_refused(student: Student) -> None:
     with pytest.raises(ServingError, match="a history must be a list of item ids"):
         student.recommend("i1")
@@ -131,6 +144,48 @@ def test_a_damaged_graph_is_one_line(package: Path) -> None:
     with pytest.raises(ServingError, match="must be an ONNX graph, found it damaged") as caught:
         Student.load(package)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("damage", ["a byte", "cut off", "a column", "a null"])
+def test_damaged_items_are_one_line(package: Path, damage: str) -> None:
+    file = package / "items.parquet"
+    whole, rows = file.read_bytes(), pq.read_table(file)
+    match damage:
+        case "a byte":
+            file.write_bytes(whole[:30] + bytes([whole[30] ^ 255]) + whole[31:])
+        case "cut off":
+            file.write_bytes(whole[: len(whole) // 2])
+        case "a column":
+            pq.write_table(rows.drop_columns(["title"]), file)
+        case "a null":
+            place = rows.schema.get_field_index("popularity")
+            pq.write_table(rows.set_column(place, "popularity", pa.nulls(len(rows), pa.int64())), file)
+    with pytest.raises(ServingError, match=r"items\.parquet must") as caught:
+        Student.load(package)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"length": None}, "found its metadata damaged"),
+        ({"length": "x"}, "found its metadata damaged"),
+        ({"item_ids": "7"}, "found its metadata damaged"),
+        ({"repeat_items": "perhaps"}, "found its metadata damaged"),
+        ({"length": "3"}, "must read 3 events and score 5 items and padding"),
+        ({"item_ids": '["i1"]'}, "must read 4 events and score 1 items and padding"),
+    ],
+)
+def test_metadata_that_is_damaged_or_of_another_graph_is_one_line(
+    package: Path, change: dict[str, str | None], message: str
+) -> None:
+    graph = onnx.load(package / "model.onnx")
+    kept = {entry.key: entry.value for entry in graph.metadata_props} | change
+    del graph.metadata_props[:]
+    onnx.helper.set_model_props(graph, {key: value for key, value in kept.items() if value is not None})
+    onnx.save(graph, package / "model.onnx")
+    with pytest.raises(ServingError, match=message):
+        Student.load(package)
 
 
 @pytest.mark.parametrize("name", ["model.onnx", "items.parquet"])
