@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from stillhouse.data.files import read_json, write_json
 from stillhouse.data.vocabulary import Vocabulary
-from stillhouse.errors import DataError
+from stillhouse.errors import DataError, one_line
 
 __all__ = ["SPLITS", "Sequences", "Split"]
 
@@ -137,7 +137,7 @@ class Sequences:
         """Map the sequences in ``directory`` into memory; nothing is read until it is used.
 
         Raises:
-            DataError: a file is missing, or its length is not what ``sequences.json`` says.
+            DataError: a file is missing or damaged, or its length is not what ``sequences.json`` says.
         """
         try:
             header: dict[str, Any] = read_json(directory / "sequences.json")
@@ -149,17 +149,23 @@ class Sequences:
                 f"sequences must hold {Path(str(error.filename)).name}, found none in {directory}: "
                 "run the stage prepare again"
             ) from None
+        except (OSError, EOFError, ValueError) as error:
+            raise _damaged(directory, error) from None
         found = {
             "n_events": len(arrays["items"]),
             "n_users": len(arrays["offsets"]) - 1,
         }
-        expected = {name: header.pop(name) for name in found}
+        try:
+            expected = {name: header.pop(name) for name in found}
+            sequences = cls(**arrays, **header)
+        except (AttributeError, KeyError, TypeError) as error:
+            raise _damaged(directory, error) from None
         if found != expected:
             raise DataError(
                 f"the arrays of sequences must be as long as sequences.json says ({expected}), found {found} "
                 f"in {directory}: run the stage prepare again"
             )
-        return cls(**arrays, **header)
+        return sequences
 
     def save(self, directory: Path) -> None:
         """Write the arrays and ``sequences.json`` into ``directory``; equal sequences give equal bytes."""
@@ -181,3 +187,9 @@ class Sequences:
             "window_end": self.window_end,
             "window_reason": self.window_reason,
         }
+
+
+def _damaged(directory: Path, error: Exception) -> DataError:
+    return DataError(
+        one_line(f"the files of sequences must be whole, found {error!r} in {directory}: run the stage prepare again")
+    )

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -118,11 +118,8 @@ class Vocabulary:
             raise DataError(
                 f"a vocabulary must hold {name}, found none in {directory}: run the stage prepare again"
             ) from None
-        except (KeyError, OSError, pa.ArrowInvalid) as error:
-            raise DataError(
-                f"a vocabulary's tables must be whole, found {one_line(str(error))} in {directory}: "
-                "run the stage prepare again"
-            ) from None
+        except (KeyError, OSError, ValueError) as error:  # Arrow's own are among them
+            raise _damaged(directory, error) from None
         vocabulary = cls(
             item_ids=["", *items["item_id"].to_pylist()],
             user_ids=users["user_id"].to_pylist(),
@@ -130,10 +127,13 @@ class Vocabulary:
             titles=[None, *items["title"].to_pylist()],
             texts=[None, *items["text"].to_pylist()],
             categories=[None, *items["category"].to_pylist()],
-            as_of=header["as_of"],
-            has_items=header["has_items"],
         )
-        if vocabulary.digest != header["digest"] or vocabulary.n_users != header["n_users"]:
+        try:
+            vocabulary = replace(vocabulary, as_of=header["as_of"], has_items=header["has_items"])
+            described = header["digest"], header["n_users"]
+        except (KeyError, TypeError) as error:
+            raise _damaged(directory, error) from None
+        if (vocabulary.digest, vocabulary.n_users) != described:
             raise DataError(
                 f"items.parquet and users.parquet must be those of vocabulary.json, found others in {directory}: "
                 "run the stage prepare again"
@@ -167,6 +167,12 @@ class Vocabulary:
             "as_of": self.as_of,
             "has_items": self.has_items,
         }
+
+
+def _damaged(directory: Path, error: Exception) -> DataError:
+    return DataError(
+        one_line(f"a vocabulary's files must be whole, found {error!r} in {directory}: run the stage prepare again")
+    )
 
 
 def item_digest(item_ids: Sequence[str]) -> str:

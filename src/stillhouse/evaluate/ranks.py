@@ -80,17 +80,18 @@ def read_ranks(directory: Path) -> Ranks | None:
     """
     try:
         slices = read_json(directory / "slices.json")
+        none, n_items = bool(slices.get("none")), int(slices["n_items"])
         table = read_parquet(directory / "ranks.parquet", _SCHEMA)
     except FileNotFoundError as error:
         raise PackageError(f"an evaluation must hold ranks.parquet and slices.json, got {error}") from None
-    except (KeyError, OSError, pa.ArrowInvalid) as error:
+    except (AttributeError, KeyError, OSError, TypeError, ValueError) as error:  # Arrow's own are among them
         raise PackageError(
-            f"ranks.parquet must be whole, found {one_line(str(error))} in {directory}: run the stage evaluate again"
+            one_line(f"an evaluation must be whole, found {error!r} in {directory}: run the stage evaluate again")
         ) from None
-    if slices.get("none"):
+    if none:
         return None
     parts = {name: table.filter(pc.equal(table["protocol"], name)) for name in PROTOCOLS}
-    return Ranks({name: _rows(part) for name, part in parts.items()}, int(slices["n_items"]))
+    return Ranks({name: _rows(part) for name, part in parts.items()}, n_items)
 
 
 def _rows(table: pa.Table) -> RankRows:

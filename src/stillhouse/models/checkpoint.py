@@ -12,16 +12,18 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+import pydantic
 import safetensors
 import safetensors.torch
 from torch import Tensor
 
-from stillhouse.data.files import read_json, sha256_file, write_json
+from stillhouse.data.files import read_json, sha256_file, write_bytes, write_json
 from stillhouse.errors import ParamsError, TrainingError
 from stillhouse.models.build import assemble, build
 from stillhouse.models.composite import Composite
+from stillhouse.models.product_items import ProductItems
 from stillhouse.models.protocol import Recommender
 from stillhouse.params.base import Frozen
 from stillhouse.params.base import build as validated
@@ -34,12 +36,19 @@ MEMBERS = "members"
 
 _WEIGHTS = "model.safetensors"
 _HEADER = "model.json"
-#: Raised when a reader of an older Stillhouse could not make sense of the files.
-_FORMAT = 1
 
 
-class _Spec(Frozen):
+class _File(Frozen):
+    """The header's file as it must be."""
+
+    format: Literal[1]
+    """Raised when a reader of an older Stillhouse could not make sense of the files."""
     model: TeacherSpec
+    n_items: pydantic.StrictInt = pydantic.Field(ge=1, lt=2**31)
+    vocabulary: pydantic.StrictStr
+    repeat_items: pydantic.StrictBool
+    seed: pydantic.StrictInt
+    warm: pydantic.StrictBool
 
 
 @dataclass(frozen=True)
@@ -77,7 +86,7 @@ def save(directory: Path, model: Recommender, header: Header) -> None:
 def _write(folder: Path, model: Recommender, header: Header) -> None:
     folder.mkdir(parents=True)
     weights = {name: _stored(tensor) for name, tensor in _own_state(model).items()}
-    (folder / _WEIGHTS).write_bytes(safetensors.torch.save(weights))
+    write_bytes(folder / _WEIGHTS, safetensors.torch.save(weights))
     write_json(folder / _HEADER, _plain(header))
     if isinstance(model, Composite):
         for name, member in _members(header).items():
@@ -111,6 +120,12 @@ def load(directory: Path, *, vocabulary: str | None = None) -> tuple[Recommender
             f"types ({directory / _WEIGHTS}): train it again"
         )
     model.load_state_dict(weights, strict=not isinstance(model, Composite))
+    for part in model.modules():
+        if isinstance(part, ProductItems) and len(part.codes) and int(part.codes.max()) >= part.centroids.shape[1]:
+            raise TrainingError(
+                f"an item's codes must be below {part.centroids.shape[1]}, of which there are vectors, found "
+                f"{int(part.codes.max())} ({directory / _WEIGHTS}): train it again"
+            )
     return model.eval(), header
 
 
@@ -175,15 +190,12 @@ def read_header(directory: Path) -> Header:
     """
     path = directory / _HEADER
     try:
-        plain: dict[str, Any] = read_json(path)
-        if plain.pop("format") != _FORMAT:
-            raise ValueError("another format")
-        spec = validated(_Spec, {"model": plain.pop("model")}, str(path)).model
-        return Header(spec=spec, **plain)
+        found = validated(_File, read_json(path), str(path))
     except FileNotFoundError:
         raise TrainingError(f"a checkpoint must hold {_HEADER}, found none in {directory}: train it again") from None
-    except (ValueError, KeyError, TypeError, AttributeError, ParamsError) as error:
-        raise TrainingError(f"{path} must describe a checkpoint of format {_FORMAT}, found {error}") from None
+    except (ValueError, ParamsError) as error:
+        raise TrainingError(f"{path} must describe a checkpoint of format 1, found {error}: train it again") from None
+    return Header(found.model, found.n_items, found.vocabulary, found.repeat_items, found.seed, found.warm)
 
 
 def read_weights(directory: Path) -> dict[str, Tensor]:
@@ -203,7 +215,7 @@ def read_weights(directory: Path) -> dict[str, Tensor]:
 
 def _plain(header: Header) -> Mapping[str, Any]:
     return {
-        "format": _FORMAT,
+        "format": 1,
         "model": header.spec.model_dump(mode="json"),
         "n_items": header.n_items,
         "vocabulary": header.vocabulary,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import pydantic
 
@@ -17,7 +17,7 @@ class EvaluateParams(StageParams):
     section: ClassVar[str] = "evaluate"
     shared: ClassVar[tuple[str, ...]] = ("repeat_items",)
 
-    ks: tuple[int, ...] = pydantic.Field(min_length=1)
+    ks: tuple[Annotated[int, pydantic.Field(ge=1)], ...] = pydantic.Field(min_length=1)
     """Cut-offs; 10 is among them."""
     batch_size: int = pydantic.Field(ge=1)
     threads: int = pydantic.Field(ge=1)

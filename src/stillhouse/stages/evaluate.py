@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from stillhouse.data.files import read_json, write_json
 from stillhouse.data.sequences import Sequences, Split
 from stillhouse.data.vocabulary import Vocabulary
-from stillhouse.errors import PackageError
+from stillhouse.errors import PackageError, one_line
 from stillhouse.evaluate.latency import timings as measured
 from stillhouse.evaluate.mapped import ItemMapping, mapped_scorer
 from stillhouse.evaluate.popularity import PopularityScorer, popularity_scores
@@ -61,9 +61,9 @@ def evaluate(
         for comparison, and the package's size and cost.
 
     Raises:
-        PackageError: the package was made with another setting of ``repeat_items``.
+        PackageError: the package was made with another setting of ``repeat_items``, or is damaged.
     """
-    if (found := read_json(package / "package.json")["repeat_items"]) != params.repeat_items:
+    if (found := _card(package)["repeat_items"]) != params.repeat_items:
         raise PackageError(
             f"a package must be made with repeat_items {params.repeat_items}, found {found} in {package.name} "
             "(params.yaml: repeat_items): run the stage package again"
@@ -89,12 +89,30 @@ def measure(
     catalogue = Catalogue(events, words.popularity, params.ks, params.short_history, params.head_share)
     scored = rank(student, words, catalogue, evaluation, params, reporter)
     write_json(timings, _timings(package, student, events, words, params))
-    card = read_json(package / "package.json")
+    card = _card(package)
     return {
         **{name: protocol_metrics(rows, catalogue) for name, rows in scored.items()},
         "popularity": {"leave_one_out": protocol_metrics(_popularity(events, words, params), catalogue)},
         **{key: card[key] for key in _FROM_PACKAGE},
     }
+
+
+def _card(package: Path) -> dict[str, Any]:
+    """Return what a package says of itself.
+
+    Raises:
+        PackageError: it says nothing, or not all that an evaluation repeats.
+    """
+    path = package / "package.json"
+    try:
+        card: dict[str, Any] = read_json(path)
+        missing = [key for key in (*_FROM_PACKAGE, "repeat_items") if key not in card]
+    except (OSError, TypeError, ValueError) as error:
+        text = f"{path} must describe the package, found {error!r}: run the stage package again"
+        raise PackageError(one_line(text)) from None
+    if missing:
+        raise PackageError(f"{path} must say {', '.join(missing)}, found nothing: run the stage package again")
+    return card
 
 
 def rank(

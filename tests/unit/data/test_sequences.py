@@ -87,3 +87,22 @@ def test_a_vocabulary_of_another_night_is_refused(make_sequences: Make) -> None:
     sequences.require(Vocabulary.load(vocabulary))
     with pytest.raises(DataError, match="of one night"):
         replace(sequences, vocabulary="other").require(Vocabulary.load(vocabulary))
+
+
+@pytest.mark.parametrize("name", ["items.npy", "window.npy", "sequences.json"])
+@pytest.mark.parametrize("kept", [0, 0.3, 0.99], ids=str)
+def test_a_file_that_is_cut_off_is_one_line(make_sequences: Make, name: str, kept: float) -> None:
+    _, directory = make_sequences([[1, 2, 3, 4] * 20])
+    whole = (directory / name).read_bytes()
+    (directory / name).write_bytes(whole[: int(kept * len(whole))])
+    with pytest.raises(DataError, match="run the stage prepare again") as error:
+        Sequences.open(directory)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("header", ["[]", "{}", "null"])
+def test_a_header_that_lacks_what_it_must_say_is_one_line(make_sequences: Make, header: str) -> None:
+    _, directory = make_sequences([[1, 2]])
+    (directory / "sequences.json").write_text(header)
+    with pytest.raises(DataError, match="files of sequences must be whole"):
+        Sequences.open(directory)

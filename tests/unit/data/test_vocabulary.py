@@ -97,3 +97,11 @@ def test_a_damaged_table_is_refused_in_one_line(three: Vocabulary, tmp_path: Pat
     with pytest.raises(DataError, match="run the stage prepare again") as error:
         Vocabulary.load(tmp_path)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("header", ["", "{", "{}", "[]"])
+def test_a_damaged_header_is_refused_in_one_line(three: Vocabulary, tmp_path: Path, header: str) -> None:
+    three.save(tmp_path)
+    (tmp_path / "vocabulary.json").write_text(header)
+    with pytest.raises(DataError, match="a vocabulary's files must be whole"):
+        Vocabulary.load(tmp_path)

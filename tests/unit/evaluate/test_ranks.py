@@ -48,6 +48,14 @@ def test_a_missing_file_is_one_line(tmp_path: Path) -> None:
 def test_a_damaged_table_is_one_line(tmp_path: Path) -> None:
     write_evaluation(tmp_path / "e", {"time_window": scored(50)}, 9, {"time_window": {"head": 0.5}})
     (tmp_path / "e" / "ranks.parquet").write_bytes(b"no table")
-    with pytest.raises(PackageError, match=r"ranks\.parquet must be whole") as error:
+    with pytest.raises(PackageError, match="an evaluation must be whole, found ArrowInvalid") as error:
         read_ranks(tmp_path / "e")
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("text", ["", "{", "{}", "[]"])
+def test_damaged_slices_are_one_line(tmp_path: Path, text: str) -> None:
+    write_evaluation(tmp_path / "e", {"time_window": scored(50)}, 9, {"time_window": {"head": 0.5}})
+    (tmp_path / "e" / "slices.json").write_text(text)
+    with pytest.raises(PackageError, match="an evaluation must be whole"):
+        read_ranks(tmp_path / "e")

@@ -15,7 +15,9 @@ from stillhouse.errors import TrainingError
 from stillhouse.models.build import build
 from stillhouse.models.checkpoint import Header, digest, load, save, size
 from stillhouse.models.ensemble import Ensemble
-from stillhouse.params.model import EnsembleSpec, GruSpec, MemberSpec
+from stillhouse.models.product_items import ProductItems
+from stillhouse.models.protocol import SequenceModel
+from stillhouse.params.model import EnsembleSpec, GruSpec, MemberSpec, ProductSpec, TransformerSpec
 
 SPEC = GruSpec(kind="gru", width=4, blocks=1, length=5, dropout=0.0)
 
@@ -64,7 +66,21 @@ def test_a_header_of_another_size_is_refused(checkpoint: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "change", [{"format": 99}, {"model": {"kind": "grru"}}, {"surprise": 1}, {"model": None}], ids=str
+    "change",
+    [
+        {"format": 99},
+        {"model": {"kind": "grru"}},
+        {"surprise": 1},
+        {"model": None},
+        {"n_items": "9"},
+        {"n_items": 9.0},
+        {"n_items": -3},
+        {"n_items": 10**13},
+        {"vocabulary": 5},
+        {"seed": "x"},
+        {"repeat_items": "no"},
+    ],
+    ids=str,
 )
 def test_a_header_that_makes_no_sense_is_refused(checkpoint: Path, change: dict[str, object]) -> None:
     _edit(checkpoint, **change)
@@ -76,6 +92,18 @@ def test_a_header_that_is_not_json_is_refused(checkpoint: Path) -> None:
     (checkpoint / "model.json").write_text("{")
     with pytest.raises(TrainingError, match="must describe a checkpoint of format 1"):
         load(checkpoint)
+
+
+def test_codes_beyond_the_vectors_are_refused(tmp_path: Path) -> None:
+    items = ProductSpec(splits=2, codes=2)
+    spec = TransformerSpec(kind="transformer", width=4, blocks=1, heads=1, length=4, dropout=0.0, items=items)
+    model = build(spec, 3)
+    assert isinstance(model, SequenceModel)
+    assert isinstance(model.items, ProductItems)
+    model.items.codes[1, 0] = 2  # the other part's first, were it looked up
+    save(tmp_path / "c", model, Header(spec, 3, "d1", repeat_items=False, seed=0, warm=False))
+    with pytest.raises(TrainingError, match="codes must be below 2, of which there are vectors, found 2"):
+        load(tmp_path / "c")
 
 
 def _edit(checkpoint: Path, **change: object) -> None:

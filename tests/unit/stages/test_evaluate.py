@@ -171,3 +171,28 @@ def test_a_package_that_scores_nothing_has_only_misses(run, tmp_path: Path) -> N
     assert found["leave_one_out"]["coverage_at_10"] == 0.0
     assert found["leave_one_out"]["popularity_bias_at_10"] is None
     write_json(tmp_path / "metrics.json", found)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"repeat_items": false}'])
+def test_a_package_that_does_not_say_what_it_is_is_refused(
+    make_sequences, make_package, tmp_path: Path, text: str
+) -> None:
+    vocabulary, sequences = make_sequences(HISTORIES)
+    package = make_package(vocabulary)
+    (package / "package.json").write_text(text)
+    with pytest.raises(PackageError, match=r"package\.json must .* run the stage package again"):
+        evaluate(
+            package=package,
+            vocabulary=vocabulary,
+            sequences=sequences,
+            evaluation=tmp_path / "e",
+            timings=tmp_path / "t.json",
+            params=params(),
+            reporter=SilentReporter(),
+        )
+
+
+@pytest.mark.parametrize("k", [0, -1])
+def test_a_list_of_no_items_is_no_cut_off(k: int) -> None:
+    with pytest.raises(ValueError, match="greater than or equal to 1"):
+        params(ks=[10, k])
