@@ -68,7 +68,7 @@ class Ease(Neighbours):
         inverse = torch.cholesky_inverse(factor)
         weights = inverse.div_(-inverse.diagonal().clone())
         weights.fill_diagonal_(0.0)
-        self.keep(table, 1, torch.nn.functional.pad(weights, (1, 0)))
+        self.keep(table, 1, weights, torch.arange(1, self.n_items + 1))
 
 
 def _gram(users: Tensor, items: Tensor, n_items: int) -> Tensor:

@@ -146,14 +146,22 @@ class Neighbours(Fitted):
         """Weights of one table, those of padding included."""
         return self.weights[0].numel()
 
-    def keep(self, table: int, first: int, rows: Tensor) -> None:
-        """Keep the largest of ``rows``, float32 [n, n_items + 1], as those of the items ``first``.. in ``table``."""
-        found = rows.abs().topk(self.weights.shape[2], dim=1).indices
+    def keep(self, table: int, first: int, rows: Tensor, columns: Tensor) -> None:
+        """Keep the largest weights of the items ``first``.. in ``table``.
+
+        Args:
+            table: which.
+            first: item index of the first row.
+            rows: float32 [n, C]; what stands in no column is 0.
+            columns: int64 [C], rising: the item of each column.
+        """
+        kept = min(self.weights.shape[2], len(columns))
+        found = rows.abs().topk(kept, dim=1).indices
         # In order of their index: a sum then runs in the same order whatever the weights are.
         found = found.sort(dim=1).values
         last = first + len(rows)
-        self.neighbours[table, first:last] = found.int()
-        self.weights[table, first:last] = rows.gather(1, found)
+        self.neighbours[table, first:last, :kept] = columns[found].int()
+        self.weights[table, first:last, :kept] = rows.gather(1, found)
 
     def raw_scores(self, histories: Tensor, tables: Tensor) -> Tensor:
         """Return the sums of the neighbours' weights, float32 [B, n_items + 1]."""

@@ -95,7 +95,7 @@ class Recommender(nn.Module, ABC):
         return self.position_scorer(histories, users)(slice(None) if rows is None else rows)
 
     def position_hidden(self, histories: Tensor) -> Tensor | None:
-        """Return the state behind each of the N real positions, float [N, width]; ``None``: there is no such thing."""
+        """Return the states behind the N real positions, float [N, queries * width]; ``None``: there are none."""
         return None
 
     def item_table(self) -> Tensor | None:

@@ -32,7 +32,8 @@ _NOBODY = (np.empty(0, np.int64), np.empty(0, np.int64))
 def why_cold(previous: Path, spec: TeacherSpec) -> str | None:
     """Say why ``previous`` cannot be the start of a model of ``spec``; ``None`` where it can.
 
-    A rate of dropout or of masking may change from night to night; whatever shapes a weight may not.
+    Rates of dropout and of masking and the precision that weights are served in may change from night to night;
+    anything else is another model, though no weight's shape may tell.
 
     Args:
         previous: a checkpoint, a directory that stands for nothing from last night, or that of a

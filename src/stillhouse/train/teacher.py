@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,7 @@ from stillhouse.data.files import is_none, read_json, write_json
 from stillhouse.data.sequences import Sequences
 from stillhouse.data.vocabulary import Vocabulary
 from stillhouse.distill.hard import HardObjective
+from stillhouse.errors import TrainingError
 from stillhouse.models.build import build
 from stillhouse.models.checkpoint import MEMBERS, Header, load, read_header, save
 from stillhouse.models.cross_fitted import CrossFitted
@@ -121,11 +123,19 @@ class _Maker:
     def _cross_fitted(self, apprentice: Apprentice, spec: CrossFittedSpec, resume: Path) -> tuple[Recommender, Figures]:
         folds = fold_of(torch.arange(self.events.n_users), spec.folds).numpy()
         before = apprentice.previous / MEMBERS
-        if not _divided_alike(apprentice.previous, spec.folds):
-            self.reporter.note(
-                f"folds changed to {spec.folds}: last night's parts learnt from users whom tonight's judge"
-            )
+        if (last := _folds_of(apprentice.previous)) != spec.folds:
+            if last is not None:
+                self.reporter.note(
+                    f"folds changed to {spec.folds}: last night's parts learnt from users whom tonight's judge"
+                )
             before = before / "of-other-folds"
+        taught = np.asarray(self.events.train_length) >= 2
+        if lonely := [fold for fold in range(spec.folds) if not taught[folds != fold].any()]:
+            raise TrainingError(
+                f"each part of a cross-fitted teacher must have a user with two training events outside its fold, "
+                f"found none for {len(lonely)} of {spec.folds} parts: give more interactions, or another teacher "
+                "(params.yaml: train_teacher.model)"
+            )
         parts = {}
         for fold, (name, part) in enumerate(spec.parts.items()):
             others = np.where(folds == fold, 0, np.asarray(self.events.train_length)).astype(np.int32)
@@ -143,17 +153,23 @@ class _Maker:
         return model, {"start": _start(figures), "valid_ndcg_at_10": ndcg, "members": figures}
 
     def _part(self, name: str, apprentice: Apprentice, events: Sequences, resume: Path) -> tuple[Recommender, Figures]:
-        """Return one model of several; what a killed run finished of them is taken as it is."""
+        """Return one model of several; what a killed run finished of them is taken as it is, unless it is damaged."""
         home = resume / name
         done, noted = home / "finished", home / "figures.json"
         if done.exists():
-            self.reporter.note(f"{name} stands finished from an earlier run")
-        else:
-            home.mkdir(exist_ok=True)
-            model, figures = _Maker(self.words, events, Named(self.reporter, name)).make(apprentice, home)
-            write_json(noted, figures)
-            save(done, model, _header(apprentice, self.words, events, figures))
-        # Read back in either case, so that a run that was killed ends with the same bits.
+            try:
+                found = load(done)[0], read_json(noted)
+            except (TrainingError, OSError, ValueError) as error:
+                self.reporter.note(f"{name} is made again: what an earlier run finished is damaged ({error})")
+                shutil.rmtree(done)
+            else:
+                self.reporter.note(f"{name} stands finished from an earlier run")
+                return found
+        home.mkdir(exist_ok=True)
+        model, figures = _Maker(self.words, events, Named(self.reporter, name)).make(apprentice, home)
+        write_json(noted, figures)
+        save(done, model, _header(apprentice, self.words, events, figures))
+        # Read back, so that a run that was killed after it ends with the same bits.
         return load(done)[0], read_json(noted)
 
     def _calibrate(self, model: Fitted | Ensemble, apprentice: Apprentice) -> None:
@@ -173,12 +189,12 @@ class _Maker:
         return ValidationSet(self.events, model.length, users=users, seed=apprentice.seed)
 
 
-def _divided_alike(previous: Path, folds: int) -> bool:
-    """Say whether last night's parts, if there are any, were kept from the users that tonight's are kept from."""
+def _folds_of(previous: Path) -> int | None:
+    """Return into how many folds last night's teacher parted the users; ``None``: it was not cross-fitted."""
     if not previous.exists() or is_none(previous):
-        return True
+        return None
     spec = read_header(previous).spec
-    return not isinstance(spec, CrossFittedSpec) or spec.folds == folds
+    return spec.folds if isinstance(spec, CrossFittedSpec) else None
 
 
 def _header(apprentice: Apprentice, words: Vocabulary, events: Sequences, figures: Mapping[str, Any]) -> Header:

@@ -63,6 +63,15 @@ def test_item_knn_is_the_shrunk_cosine_of_decayed_pairs(
     np.testing.assert_allclose(table(model, number), pairs / (np.sqrt(np.outer(taken, taken)) + 2.0), atol=1e-6)
 
 
+def test_where_items_are_taken_again_an_item_is_its_own_neighbour(make_sequences: Make) -> None:
+    again = [[3, 3, 3, 1, 1], [3, 2, 1, 1]]
+    model = build(ItemKnnSpec(kind="item_knn", length=5, folds=2, decay=0.5, shrink=2.0), N_ITEMS)
+    assert isinstance(model, Neighbours)
+    model.fit(Sequences.open(make_sequences(again, n_items=N_ITEMS, repeat_items=True)[1]))
+    # Two pairs side by side and one with an event between them; the item was taken four times.
+    assert table(model, 0)[3, 3] == pytest.approx((2 + 0.5) / (4 + 2))
+
+
 @pytest.mark.parametrize("number", [0, 1, 2])
 @pytest.mark.parametrize("cells", [1 << 26, 20], ids=["at once", "in blocks"])
 def test_ease_is_the_closed_form(

@@ -13,6 +13,7 @@ import torch
 from stillhouse.data.files import sha256_tree, write_none
 from stillhouse.data.sequences import Sequences
 from stillhouse.data.vocabulary import Vocabulary
+from stillhouse.errors import TrainingError
 from stillhouse.models.checkpoint import load
 from stillhouse.models.folds import fold_of
 from stillhouse.params.model import (
@@ -150,6 +151,52 @@ def test_parts_of_other_folds_start_cold_for_they_have_learnt_from_users_that_th
     found = make("wednesday", others, previous="monday", reporter=listener)
     assert {one["start"] for one in found["members"].values()} == {"cold"}
     assert any("folds changed to 3" in note for note in listener.notes)
+
+
+def test_a_member_that_bears_the_name_of_a_part_is_none_for_it_has_learnt_from_everybody(
+    make: Callable[..., Mapping[str, Any]],
+) -> None:
+    named = EnsembleSpec(kind="ensemble", members={"without-00": MemberSpec(model=GRU), "knn": MemberSpec(model=KNN)})
+    make("monday", named)
+    listener = Listener()
+    crossed = CrossFittedSpec(kind="cross_fitted", folds=2, model=GRU)
+    found = make("tuesday", crossed, previous="monday", reporter=listener)
+    assert {one["start"] for one in found["members"].values()} == {"cold"}
+    assert not any("folds changed" in note for note in listener.notes)
+
+
+def test_a_cross_fitted_model_whose_users_all_lie_in_one_fold_is_refused(make_sequences: Make, tmp_path: Path) -> None:
+    words, events = make_sequences([[1, 2, 3, 1]], n_items=3, repeat_items=True)
+    write_none(tmp_path / "nothing")
+    spec = CrossFittedSpec(kind="cross_fitted", folds=2, model=GRU)
+    apprentice = Apprentice(spec, TRAINING, ComputeSpec(device="cpu", threads=1), 1, tmp_path / "nothing", "there")
+    with pytest.raises(TrainingError, match="outside its fold, found none for 1 of 2 parts"):
+        train_recommender(
+            apprentice,
+            Vocabulary.load(words),
+            Sequences.open(events),
+            resume=tmp_path,
+            checkpoint=tmp_path / "made",
+            reporter=SilentReporter(),
+        )
+
+
+@pytest.mark.parametrize("file", ["finished/model.safetensors", "finished/model.json", "figures.json"])
+@pytest.mark.parametrize("gone", [True, False], ids=["gone", "cut off"])
+def test_a_finished_member_that_is_damaged_is_made_again(
+    make: Callable[..., Mapping[str, Any]], tmp_path: Path, file: str, gone: bool
+) -> None:
+    expected, listener = make("whole", ENSEMBLE), Listener()
+    with pytest.raises(KeyboardInterrupt):
+        make("broken", ENSEMBLE, reporter=Listener("other: cold start"))
+    damaged = tmp_path / "broken-resume" / "one" / file
+    if gone:
+        damaged.unlink()
+    else:
+        damaged.write_bytes(b"")
+    assert make("broken", ENSEMBLE, reporter=listener) == expected
+    assert sha256_tree(tmp_path / "whole") == sha256_tree(tmp_path / "broken")
+    assert any("one is made again: what an earlier run finished is damaged" in note for note in listener.notes)
 
 
 def test_what_is_in_closed_form_is_the_same_whatever_stood_there_last_night(
