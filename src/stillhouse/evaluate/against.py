@@ -105,8 +105,8 @@ def regressions(student: Ranks, champion: Ranks | None, ground: Ground, params: 
     """Return the rule that no slice is shown to have lost more than its margin against the champion.
 
     A slice is stopped by a regression that is *shown* (the upper confidence bound
-    of its mean difference lies below minus the margin), for small slices can never
-    show the contrary. Several slices are looked at, so each is asked for more
+    of its mean difference, and that difference itself, lie below minus the margin), for small slices can
+    never show the contrary. Several slices are looked at, so each is asked for more
     confidence (Bonferroni's correction).
 
     Args:
@@ -122,10 +122,12 @@ def regressions(student: Ranks, champion: Ranks | None, ground: Ground, params: 
     looked = {part: pair for part, pair in pairs.items() if len(pair[0]) >= params.slices.min_users}
     worse = []
     for part, (ours, theirs) in looked.items():
+        limit = 0.0 - params.slices.margin * float(theirs.mean())
+        if float((ours - theirs).mean()) >= limit:  # what did not happen need not be shown: draws are spared
+            continue
         outside = (1.0 - params.confidence) / len(looked)
         resamples = max(params.resamples, math.ceil(_BEYOND / outside))  # or the bound were the smallest draw of all
         upper = -lower_bound(theirs - ours, 1.0 - outside, resamples, params.seed)
-        limit = 0.0 - params.slices.margin * float(theirs.mean())
         if upper < limit:
             found = f"{theirs.mean():.4f} to {ours.mean():.4f} over {len(ours)} users, the difference is below"
             told = f"{one_line(part)[:_NAME]} ({found} {upper:+.4f}, at least {limit:+.4f} asked)"

@@ -71,7 +71,7 @@ class _Asked:
 
 
 class _Lessons(nn.Module):
-    """The loss of a batch in one forward call, as several processes need it."""
+    """The loss of a batch in one forward call: the one module that Fabric sets up."""
 
     def __init__(
         self, model: SequenceModel, objective: Objective, dtype: torch.dtype | None, negatives: int | None

@@ -61,7 +61,7 @@ def first_model(
     reason = why_cold(apprentice.previous, apprentice.spec)
     if reason is not None:
         reporter.note(f"cold start: {reason}")
-        if apprentice.begin is not None:
+        if apprentice.begin is not None and not _rows_first(model, apprentice.training):
             with repeatable(apprentice.compute):
                 apprentice.begin(model)
         return model, False
@@ -118,12 +118,17 @@ def _trained(model: SequenceModel, apprentice: Apprentice, events: Sequences, jo
     """Train ``model`` in place; one that starts cold, and whose items share parts, needs codes before."""
     spec = apprentice.spec
     if not job.warm and isinstance(model.items, ProductItems) and isinstance(spec, TransformerSpec | GruSpec):
-        if job.training.own_rows and job.training.epochs > 1:
+        if _rows_first(model, job.training):
             return train_rows_first(model, model.items, spec, apprentice.begin, events, job, reporter)
         if apprentice.begin is None:
             with repeatable(apprentice.compute):
                 assign_codes(model, events)
     return train(model, job, reporter)
+
+
+def _rows_first(model: SequenceModel, training: TrainingSpec) -> bool:
+    """Say whether a cold ``model`` is trained with rows of its own first: those begin as it else would."""
+    return isinstance(model.items, ProductItems) and bool(training.own_rows) and training.epochs > 1
 
 
 def train_model(

@@ -41,15 +41,18 @@ def ranks(scores: Tensor, targets: Tensor, seen: tuple[Tensor, Tensor] | None = 
     return before.sum(dim=1).masked_fill(lost, scores.shape[1])
 
 
-def ndcg_at(k: int, places: Tensor) -> float:
-    """Return the mean of ``1 / log2(rank + 1)`` over rows, 0 for a rank beyond ``k``.
+def ndcg_at(k: int, places: Tensor, n_items: int) -> float:
+    """Return the mean of ``1 / log2(rank + 1)`` over rows, 0 for a rank beyond ``k`` and for a miss.
 
     Args:
         k: cut-off, at least 1.
-        places: int64 [n] of 1-based ranks, n ≥ 1.
+        places: int64 [n] of 1-based ranks, n ≥ 1; above ``n_items`` they are misses.
+        n_items: size of the catalogue.
 
-    >>> ndcg_at(10, torch.tensor([1, 11]))
+    >>> ndcg_at(10, torch.tensor([1, 11]), 20)
+    0.5
+    >>> ndcg_at(10, torch.tensor([1, 6]), 5)
     0.5
     """
     gains = 1.0 / torch.log2(places.double() + 1.0)
-    return float(torch.where(places <= k, gains, 0.0).mean())
+    return float(torch.where(places <= min(k, n_items), gains, 0.0).mean())

@@ -50,9 +50,10 @@ class ValidationSet:
         drawn = split == "train"
         targets = _trained(sequences) if split == "train" else np.asarray(sequences.targets(split))
         if len(targets) == 0:
+            least = "four" if drawn else "three"  # of which leave-one-out holds the last two back
             raise TrainingError(
                 f"the {split} split must hold a target, found none: "
-                "a user needs three interactions or more before the time window"
+                f"a user needs {least} interactions or more before the time window"
             )
         if users is not None and len(targets) > users:
             chosen = np.random.default_rng(derived_seed(seed)).choice(len(targets), users, replace=False)
@@ -77,9 +78,10 @@ class ValidationSet:
         cross-fitted model without what the position's user taught it.
         """
         if self._users is None:
-            return ndcg_at(10, self.ranks(model, model.mask.device))
+            return ndcg_at(10, self.ranks(model, model.mask.device), model.n_items)
         users = self._users.to(model.mask.device)
-        return ndcg_at(10, self._ranks(lambda rows, part: model(rows, users[part]), model.mask.device))
+        found = self._ranks(lambda rows, part: model(rows, users[part]), model.mask.device)
+        return ndcg_at(10, found, model.n_items)
 
     def ranks(self, score: Callable[[Tensor], Tensor], device: torch.device | str = "cpu") -> Tensor:
         """Return the rank of each target, int64 [n], in an order that stays the same.

@@ -9,7 +9,7 @@ import math
 import numpy as np
 import pytest
 
-from stillhouse.evaluate import gate
+from stillhouse.evaluate import against, gate
 from stillhouse.evaluate.against import Ground
 from stillhouse.evaluate.gate import Candidate, Rivals, Verdict, choose
 from stillhouse.evaluate.ranks import RankRows, Ranks
@@ -230,6 +230,16 @@ def test_a_reason_names_the_worst_slices_shortly_and_counts_the_others() -> None
     assert "found category 6 xxx" in text, "the worst stands first"
     assert "\n" not in text
     assert len(text) < 1_200
+
+
+def test_draws_are_spared_for_slices_that_did_not_regress(monkeypatch: pytest.MonkeyPatch) -> None:
+    champion, student = np.full(400, 3), np.full(400, 2)
+    student[:30] = 9
+    masks = {f"category {place}": np.arange(400) // 40 == place for place in range(10)}
+    drawn, plain = [], against.lower_bound
+    monkeypatch.setattr(against, "lower_bound", lambda *given: drawn.append(len(given[0])) or plain(*given))
+    judge(candidate(ranks=ranks(student)), ranks(champion), PARAMS, order="timestamp", masks=masks)
+    assert drawn.count(40) == 1
 
 
 def test_a_noisy_slice_is_not_shown_to_regress() -> None:

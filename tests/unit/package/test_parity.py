@@ -12,6 +12,7 @@ import torch
 from stillhouse.data.sequences import Sequences
 from stillhouse.errors import PackageError
 from stillhouse.models.protocol import SequenceModel
+from stillhouse.package import parity
 from stillhouse.package.export import serialise
 from stillhouse.package.parity import change, check_parity, real_histories
 
@@ -52,6 +53,32 @@ def test_scores_that_are_no_numbers_are_refused(student: SequenceModel, data: by
 
     with pytest.raises(PackageError, match="every score must be a finite number"):
         check_parity(data, Diverged(), histories, 1e-4)
+
+
+def test_a_graph_that_fails_alone_only_is_refused(
+    student: SequenceModel, data: bytes, histories: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = parity._both
+
+    def alone_is_nan(session: object, model: torch.nn.Module, part: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        expected, found = plain(session, model, part)  # type: ignore[arg-type]
+        return expected, found * np.float32(np.nan) if len(part) == 1 else found
+
+    monkeypatch.setattr(parity, "_both", alone_is_nan)
+    with pytest.raises(PackageError, match="every score must be a finite number"):
+        check_parity(data, student, histories, 1e-4)
+
+
+def test_histories_are_looked_at_in_parts_that_fit_into_memory(
+    student: SequenceModel, data: bytes, histories: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = check_parity(data, student, histories, 1e-4), change(data, student, histories)["top_10_kept"]
+    monkeypatch.setattr(parity, "_CELLS", 3 * (student.n_items + 1))
+    sizes, plain = [], parity._both
+    monkeypatch.setattr(parity, "_both", lambda *given: sizes.append(len(given[2])) or plain(*given))
+    found = check_parity(data, student, histories, 1e-4), change(data, student, histories)["top_10_kept"]
+    assert sizes == [3, 3, 3, 3, 1, 1, 1, 1, 3, 3, 3, 3]
+    assert found == pytest.approx(whole, abs=1e-6)
 
 
 def test_what_rounding_changed_is_the_largest_difference_and_the_lists_that_differ(

@@ -33,8 +33,13 @@ def test_ranks_agree_with_the_reference_on_ties_nan_and_seen_items(data: st.Data
 
 def test_ndcg_agrees_with_the_reference() -> None:
     places = np.array([1, 2, 3, 10, 11, 101])
-    assert ndcg_at(10, torch.from_numpy(places)) == float(ndcg(places, 10, 100).mean())
+    assert ndcg_at(10, torch.from_numpy(places), 100) == float(ndcg(places, 10, 100).mean())
 
 
 def test_ndcg_of_a_hand_worked_table() -> None:
-    assert ndcg_at(10, torch.tensor([1, 3, 7, 11])) == (1.0 + 0.5 + 1.0 / 3.0) / 4
+    assert ndcg_at(10, torch.tensor([1, 3, 7, 11]), 20) == (1.0 + 0.5 + 1.0 / 3.0) / 4
+
+
+def test_a_miss_counts_nothing_where_the_catalogue_is_shorter_than_the_list() -> None:
+    scores = torch.full((3, 6), torch.nan)
+    assert ndcg_at(10, ranks(scores, torch.tensor([1, 0, 2])), 5) == 0.0
