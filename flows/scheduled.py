@@ -34,13 +34,14 @@ _PATIENCE = 600.0
 
 
 @flow(persist_result=False)
-def scheduled(as_of: str | None = None, source: str | None = None, force: bool = False) -> None:
+def scheduled(as_of: str | None = None, source: str | None = None, force: bool = False, cold: bool = False) -> None:
     """Perform the nights that are due in this worker's workspace; one whose time was missed comes first.
 
     Args:
         as_of: perform the night of this time alone, such as ``2026-03-02T03:00+01:00``.
         source: where interactions come from, in place of params.yaml's.
         force: perform it even where there is nothing new.
+        cold: start its weights afresh.
 
     Raises:
         StillhouseError: a night was stopped. Where its data or its teacher was to blame, later ones were performed.
@@ -59,7 +60,7 @@ def scheduled(as_of: str | None = None, source: str | None = None, force: bool =
         for moment in [None] if as_of else _due(root):
             asked = as_of or (moment.isoformat() if moment else None)
             try:
-                _perform(Request(root, source=source, as_of=asked, force=force, past=moment is not None))
+                _perform(Request(root, source=source, as_of=asked, force=force, cold=cold, past=moment is not None))
             except _VERDICTS as error:
                 if stopped:  # this run's end tells of the first
                     tell_stopped(root, asked or "due now", error)
@@ -88,5 +89,7 @@ def _perform(request: Request) -> None:
         log.info("nothing to do: the source holds nothing new since night %s closed", plan.night.id)
         return
     log.info("night %s: %s", plan.night.id, plan.action)
+    for note in plan.notes:
+        log.info(note)
     for line in nightly(request, plan).closing_lines:
         log.info(line)

@@ -96,7 +96,10 @@ def reference_version(root: Path) -> int | None:
     if asked == "none":
         return None
     if asked != "first":
-        return versions_store.version_of(root, asked).version
+        try:
+            return versions_store.version_of(root, asked).version
+        except RegistryError as error:
+            raise RegistryError(f"gate.reference must name a version: {error} (params.yaml: gate.reference)") from None
     moves = (one.entry for one in about(ledger_entries(root)) if one.entry.moves)
     return next((entry.version for entry in moves), None)
 

@@ -119,7 +119,7 @@ def _held(root: Path, dry: bool) -> Iterator[Any]:
     from dvc.repo import lock_repo
 
     if not dry:
-        with exclusive(root), holding_backfills(root), repository(root) as repo, lock_repo(repo):
+        with exclusive(root, frees=True), holding_backfills(root), repository(root) as repo, lock_repo(repo):
             yield repo
         return
     with exclusive_for_a_moment(root) as held:

@@ -9,6 +9,7 @@ import uuid
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
+import filelock
 import psutil
 
 from stillhouse.runner.stage import STATE
@@ -40,6 +41,7 @@ def leftovers(
     yield from (place for place in sorted(state.glob("reproduced-*")) if _rests(place) and not _inhabited(place))
     yield from (place for place in (state / "previous.new", state / _GONE) if place.exists())
     yield from sorted((state / "backfills").glob("*.new"))
+    yield from (place for place in sorted((state / "tune").glob("*.inputs")) if not _searched(place))
     if not keep_resume and (state / "resume").exists():
         yield state / "resume"
 
@@ -76,6 +78,16 @@ def _rests(place: Path) -> bool:
         with contextlib.suppress(FileNotFoundError):
             latest = max(latest, one.lstat().st_mtime)
     return time.time() - latest > _REST
+
+
+def _searched(inputs: Path) -> bool:
+    """Say whether a search is at work that holds ``inputs`` still; one that was killed holds its lock no more."""
+    lock = filelock.FileLock(inputs.with_suffix(".lock"), blocking=False)
+    try:
+        with lock:
+            return False
+    except filelock.Timeout:
+        return True
 
 
 def _inhabited(place: Path) -> bool:

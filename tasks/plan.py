@@ -12,6 +12,9 @@ a source on which the last    ``nothing``; with ``--force`` the same once more (
 night closed                  revision where settings, code, champion or reference have changed
 another source for the last   a revision: the same start, other data
 night's own ``as_of``
+any of these nights, which    a revision that does
+did not start cold, with
+``--cold``
 anything else                 a new night
 ============================  =================================================================
 """
@@ -52,6 +55,8 @@ class Request:
     source: str | None = None
     as_of: str | None = None
     force: bool = False
+    cold: bool = False
+    """The weights are to start afresh, whatever ``night.cold_every`` says."""
     past: bool = False
     """``as_of`` is behind us, as a schedule's time always is: rows after it are a later night's, and no mistake."""
 
@@ -87,14 +92,25 @@ def plan_night(request: Request) -> Plan:
     trusted_keys()  # and so does a key that is none, before anything is trained
     desk = _desk(request)
     current = unclosed(desk.root)
-    if current is not None and (plan := _go_on(desk, current)) is not None:
+    if current is None:
+        return _planned(desk)
+    if (plan := _go_on(desk, current)) is not None:
         return plan
+    plan = _planned(desk)
+    note = f"night {current.id}, which was opened and has not closed, is left behind"
+    return replace(plan, notes=(*plan.notes, note))
+
+
+def _planned(desk: _Desk) -> Plan:
+    """Plan for a workspace in which no night is under way that a run would go on with."""
     as_of = desk.asked or _due(desk)
     last = desk.last
     if last is None:
         return Plan("open", _new_night(desk, as_of))
     _require_follows(desk, as_of, last)
-    if desk.fingerprint(as_of) == last.fingerprint and not (request.force and desk.asked not in (None, _time(last))):
+    if desk.fingerprint(as_of) == last.fingerprint and not (
+        desk.request.force and desk.asked not in (None, _time(last))
+    ):
         return _known(desk, last)
     if as_of == _time(last):
         return Plan("open", _revision(desk, last, fingerprint=desk.fingerprint(as_of), source=desk.source))
@@ -134,6 +150,8 @@ def _go_on(desk: _Desk, current: Night) -> Plan | None:
         current = replace(current, fingerprint=digest)
     if versions.tag_commit(desk.root, current.id, versions.OPEN) is None:
         return Plan("open", current)
+    if desk.request.cold and not current.cold:
+        return Plan("open", _revision(desk, current))
     if promoted_by(desk.root, current.id) and _stale(desk, current, versions.OPEN):
         return Plan("open", _revision(desk, current))
     return Plan("resume", current)
@@ -145,6 +163,8 @@ def _but_later(source: Mapping[str, Any]) -> dict[str, Any]:
 
 def _known(desk: _Desk, last: Night) -> Plan:
     """Plan for a source on which ``last`` has closed already."""
+    if desk.request.cold and not last.cold:
+        return Plan("open", _revision(desk, last))
     stale = _stale(desk, last, versions.CLOSED)
     if not desk.request.force:
         return Plan("nothing", last, notes=(f"{stale}: --force performs the night again",) if stale else ())
@@ -158,18 +178,24 @@ def _stale(desk: _Desk, night: Night, state: str) -> str:
         return "another night was opened since"
     commit = versions.tag_commit(desk.root, night.id, state) or ""
     held = yaml.safe_load(versions.read_at(desk.root, commit, "params.yaml"))
-    changed = [name for name in _FLOW_READS if held.get(name) != desk.params.get(name)]
+    changed = [name for name in _FLOW_READS if _weighed(held, name) != _weighed(desk.params, name)]
     differs = graph.changed(desk.root)
     if not changed and (spoiled := graph.spoiled(differs)):
         files = " ".join(spoiled)
         mends = f"`dvc checkout --force {files}` brings it back"
         return f"{files} must be what its stage made, found it changed or gone ({mends})"
     if changed or differs:
-        return "settings or code have changed since" + (f" ({', '.join(changed)})" if changed else "")
+        return f"settings or code have changed since ({', '.join(dict.fromkeys([*changed, *sorted(differs)]))})"
     lock = (desk.root / versions.LOCK).read_text(encoding="utf-8").strip()
     if state == versions.CLOSED and lock != versions.read_at(desk.root, commit, versions.LOCK):
         return "stages were performed by hand since"
     return ""
+
+
+def _weighed(params: Mapping[str, Any], section: str) -> Any:
+    """Return what of a section would make a night that is performed again another one."""
+    value = params.get(section)
+    return {key: one for key, one in value.items() if key != "cold_every"} if section == "night" and value else value
 
 
 def _require_follows(desk: _Desk, as_of: datetime, last: Night) -> None:
@@ -222,7 +248,7 @@ def _due(desk: _Desk) -> datetime:
 
 def _new_night(desk: _Desk, as_of: datetime) -> Night:
     every = desk.document.night.cold_every
-    count = len(versions.nights(desk.root, versions.CLOSED))
+    count = len({_plain(name) for name in versions.nights(desk.root, versions.CLOSED)})
     return Night(
         id=_free_id(
             desk.root, as_of.strftime("%Y-%m-%d" if as_of.time() == datetime.min.time() else "%Y-%m-%dT%H%M%S")
@@ -230,7 +256,7 @@ def _new_night(desk: _Desk, as_of: datetime) -> Night:
         as_of=as_of.isoformat(),
         source=desk.source,
         fingerprint=desk.fingerprint(as_of),
-        cold=desk.last is None or (every > 0 and count % every == 0),
+        cold=desk.last is None or desk.request.cold or (every > 0 and count % every == 0),
         previous=desk.last.id if desk.last else None,
         revises=None,
         champion=None,
@@ -238,8 +264,14 @@ def _new_night(desk: _Desk, as_of: datetime) -> Night:
 
 
 def _revision(desk: _Desk, night: Night, **changes: Any) -> Night:
-    """Return ``night`` once more under a free id: it starts from what ``night`` started from."""
-    return replace(night, id=_free_id(desk.root, night.id.partition(".")[0]), revises=night.id, **changes)
+    """Return ``night`` once more under a free id: it starts from what ``night`` started from, or cold as asked."""
+    again = _free_id(desk.root, _plain(night.id))
+    return replace(night, id=again, revises=night.id, cold=night.cold or desk.request.cold, **changes)
+
+
+def _plain(night: str) -> str:
+    """Return a night's id without the number of its revision."""
+    return night.partition(".")[0]
 
 
 def _free_id(root: Path, name: str) -> str:

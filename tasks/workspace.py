@@ -41,7 +41,7 @@ sweep(sys.argv[2])
 
 
 @contextlib.contextmanager
-def exclusive(root: Path, patience: float = _MOMENT) -> Iterator[None]:
+def exclusive(root: Path, patience: float = _MOMENT, *, frees: bool = False) -> Iterator[None]:
     """Hold the workspace for one run.
 
     Processes of an earlier run that was killed are ended first. Should this
@@ -50,6 +50,7 @@ def exclusive(root: Path, patience: float = _MOMENT) -> Iterator[None]:
     Args:
         root: the workspace.
         patience: seconds to wait for another run; whoever reads the workspace may hold it for a moment.
+        frees: whoever asks is going to make room, and must get in where there is none for a note of it.
 
     Raises:
         NightError: another run holds the workspace.
@@ -68,7 +69,11 @@ def exclusive(root: Path, patience: float = _MOMENT) -> Iterator[None]:
         with contextlib.suppress(FileNotFoundError, ValueError, KeyError):
             sweep(json.loads(note.read_text())["token"])
         token = uuid.uuid4().hex
-        write_json(note, {"pid": os.getpid(), "token": token})  # whole or not at all: the next run sweeps by it
+        try:
+            write_json(note, {"pid": os.getpid(), "token": token})  # whole or not at all: the next run sweeps by it
+        except OSError:
+            if not frees:
+                raise
         os.environ[TOKEN] = token
         watcher = subprocess.Popen(
             [sys.executable, "-c", _WATCH, str(os.getpid()), token],

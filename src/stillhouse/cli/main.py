@@ -12,6 +12,7 @@ import click
 from stillhouse.collector import end_at_once, look_seldom
 from stillhouse.errors import ParamsError, StillhouseError
 from stillhouse.runner.lifeline import tie_to_parent, under_a_flow
+from stillhouse.runner.outcome import refusal
 
 __all__ = ["cli", "main"]
 
@@ -21,6 +22,7 @@ Examples:
   stillhouse run                              one night on the source in params.yaml
   stillhouse run --as-of 2026-03-03           the night scheduled for that time
   stillhouse run --source events.parquet      the same columns, another file
+  stillhouse run --cold                       the weights start afresh
   stillhouse status --max-age 26h             exits with 1 when no night closed in that time
   stillhouse recommend --user 17 -k 5         ask the champion
   stillhouse tune gru --trials 40             search a student's settings; writes a patch, changes nothing
@@ -80,16 +82,21 @@ def cli(context: click.Context, workspace: Path) -> None:
     is_flag=True,
     help="Perform the night even where the source holds nothing new; unchanged stages are reused.",
 )
+@click.option(
+    "--cold",
+    is_flag=True,
+    help="Start the weights afresh, as every night.cold_every-th night does; a night that did not is performed again.",
+)
 @click.option("-v", "--verbose", is_flag=True, help="Show Prefect's and DVC's own messages too.")
 @click.pass_obj
-def run(workspace: Path, source: str | None, as_of: str | None, force: bool, verbose: bool) -> None:
+def run(workspace: Path, source: str | None, as_of: str | None, force: bool, cold: bool, verbose: bool) -> None:
     """Run one night, from the source to the registry.
 
     A night that was killed goes on where it stopped. One night runs at a time in a workspace.
     """
     from stillhouse.cli.run import run_night
 
-    run_night(workspace, source=source, as_of=as_of, force=force, verbose=verbose)
+    run_night(workspace, source=source, as_of=as_of, force=force, cold=cold, verbose=verbose)
 
 
 @cli.command()
@@ -150,7 +157,9 @@ def recommend(workspace: Path, user: str | None, items: str | None, k: int, as_j
 @click.option(
     "--epochs", metavar="N", type=click.IntRange(min=1), help="Most epochs of a trial (default: the student's)."
 )
-@click.option("--seed", metavar="N", type=click.IntRange(min=0), help="Of the draws (default: seed in params.yaml).")
+@click.option(
+    "--seed", metavar="N", type=click.IntRange(0, 2**63 - 1), help="Of the draws (default: seed in params.yaml)."
+)
 @click.option("--warm", is_flag=True, help="Start each trial from last night's student, as a warm night does.")
 @click.pass_obj
 def tune(
@@ -494,3 +503,8 @@ def main() -> None:
         if not under_a_flow():  # the flow says it, once
             click.echo(f"stillhouse: {error}", err=True)
         sys.exit(error.exit_code)
+    except Exception as error:
+        if (line := refusal(error)) is None:
+            raise
+        click.echo(f"stillhouse: {line}", err=True)
+        sys.exit(StillhouseError.exit_code)

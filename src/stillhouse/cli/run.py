@@ -21,7 +21,9 @@ _QUIET = {
 }
 
 
-def run_night(workspace: Path, *, source: str | None, as_of: str | None, force: bool, verbose: bool) -> None:
+def run_night(
+    workspace: Path, *, source: str | None, as_of: str | None, force: bool, cold: bool, verbose: bool
+) -> None:
     """Run one night in ``workspace`` and print how it went.
 
     Raises:
@@ -43,12 +45,14 @@ def run_night(workspace: Path, *, source: str | None, as_of: str | None, force: 
             click.echo(
                 f"{name} was left half written by a run that was killed: its last whole copy stands again", err=True
             )
-        request = Request(workspace, source=source, as_of=as_of, force=force)
+        request = Request(workspace, source=source, as_of=as_of, force=force, cold=cold)
         plan = plan_night(request)
         if plan.action == "nothing":
             _say_nothing_to_do(workspace, plan.night.id, plan.notes)
             return
         click.echo(f"night {plan.night.id}: {_INTENT[plan.action]}", err=True)
+        for note in plan.notes:
+            click.echo(note, err=True)
         from flows.nightly import nightly
 
         summary = nightly(request, plan)

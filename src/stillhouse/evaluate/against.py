@@ -89,7 +89,9 @@ def _bounded(
 ) -> Rule:
     ours, theirs = paired_users(student, other, ground.protocol)
     if len(ours) < params.min_users:
-        text = f"inconclusive: {len(ours)} users on {ground.where}, at least {params.min_users} asked"
+        text = (
+            f"inconclusive against the {called}: {len(ours)} users on {ground.where}, at least {params.min_users} asked"
+        )
         return Rule(name, None, None, False, text, inconclusive=True)
     bound = lower_bound(ours - theirs, params.confidence, params.resamples, params.seed)
     limit = 0.0 if margin is None else 0.0 - margin * float(theirs.mean())

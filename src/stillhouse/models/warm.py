@@ -95,7 +95,7 @@ def require_grown(header: Header, item_ids: Sequence[str], previous: Path) -> No
     if len(kept) != header.n_items or item_digest(kept) != header.vocabulary:
         raise TrainingError(
             f"tonight's vocabulary must begin with the {header.n_items} items of last night's model, found other "
-            f"items ({previous}): start cold, or restore last night's vocabulary"
+            f"items ({previous}): start cold (stillhouse run --cold), or restore last night's vocabulary"
         )
 
 

@@ -5,7 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from stillhouse.errors import ParamsError
-from stillhouse.params.distillation import ConstantTemperature, FeaturesSpec, RampedTemperature, TemperatureSpec
+from stillhouse.params.distillation import (
+    ConstantTemperature,
+    FeaturesSpec,
+    RampedTemperature,
+    SoftSpec,
+    TemperatureSpec,
+)
 from stillhouse.params.export_soft_targets import ExportSoftTargetsParams
 from stillhouse.params.model import (
     BidirectionalSpec,
@@ -36,8 +42,8 @@ def require_agreement(
 
     Raises:
         ParamsError: the store is to keep states of a teacher without any, a student's distillation needs an item
-            table, states or a temperature that there will not be, or a taught student reads other windows of a history
-            than the store was scored in.
+            table, states, a second score or a temperature that there will not be, or a taught student reads other
+            windows of a history than the store was scored in.
     """
     if export.hidden and not isinstance(teacher, _BY_STATES):
         raise ParamsError(
@@ -67,6 +73,11 @@ def _require_student(
         raise ParamsError(
             f"the method features must find the teacher's states in the store, found export_soft_targets.hidden: false "
             f"(params.yaml: {place}.methods): set it to true, or take another method"
+        )
+    if export.k < 2 and any(isinstance(method, SoftSpec) and method.standardise for method in spec.methods):
+        raise ParamsError(
+            f"the method soft must see two scores or more to standardise them, found export_soft_targets.k: {export.k} "
+            f"(params.yaml: {place}.methods): raise k, or set standardise to false"
         )
     windows = (student.student.training or student.training).windows
     if windows not in ("last", export.windows):

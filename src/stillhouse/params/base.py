@@ -153,7 +153,19 @@ def build(model: type[M], values: Mapping[str, Any], where: str) -> M:
     try:
         return model.model_validate(values)
     except pydantic.ValidationError as error:
-        raise ParamsError("; ".join(_explain(model, problem, where) for problem in error.errors())) from None
+        raise ParamsError("; ".join(_explain(model, problem, where) for problem in _first(error.errors()))) from None
+
+
+def _first(problems: list[Any]) -> list[Any]:
+    """Leave out that a list is too short where that follows from a member which is wrong itself."""
+    return [
+        one
+        for one in problems
+        if one["type"] != "too_short"
+        or not any(
+            len(each["loc"]) > len(one["loc"]) and each["loc"][: len(one["loc"])] == one["loc"] for each in problems
+        )
+    ]
 
 
 def _explain(model: type[pydantic.BaseModel], problem: Any, where: str) -> str:
@@ -163,6 +175,10 @@ def _explain(model: type[pydantic.BaseModel], problem: Any, where: str) -> str:
     path, place = ".".join(parts), _place(where, parts)
     if kind == "extra_forbidden":
         return _unknown_setting(model, problem["loc"], where)
+    if parts[-1:] == ["[key]"]:
+        name, path = parts[-2], ".".join(parts[:-2])
+        rule = context.get("pattern", problem["msg"])
+        return one_line(f"a name in {path} must match {rule}, got {_shown(name)} ({_place(where, parts[:-2])})")
     if kind == "missing":
         return f"{path} must be set, found nothing ({place})"
     if kind == NOT_SHOWN:
@@ -172,13 +188,18 @@ def _explain(model: type[pydantic.BaseModel], problem: Any, where: str) -> str:
         name, choices = context["discriminator"].strip("'"), sorted(_tags(annotation))
         place = _place(where, [*parts, name])
         if kind == "union_tag_invalid":
-            return unknown_name(parts[-1], redacted(context["tag"]), choices, place)
+            return unknown_name(_called(parts), redacted(context["tag"]), choices, place)
         return f"{path}.{name} must be one of {', '.join(choices)}; found nothing ({place})"
     choices = re.findall("'([^']*)'", context["expected"]) if kind == "literal_error" else []
     if choices and isinstance(found, str):
-        return one_line(unknown_name(parts[-1], redacted(found), choices, place))
+        return one_line(unknown_name(_called(parts), redacted(found), choices, place))
     message = problem["msg"][0].lower() + problem["msg"][1:]
     return one_line(f"{path or 'the section'}: {message}, got {_shown(found)} ({place})")
+
+
+def _called(parts: list[str]) -> str:
+    """Return what a setting is called by itself: one of a list by the list's name and its number."""
+    return ".".join(parts[-2:]) if parts[-1].isdigit() else parts[-1]
 
 
 def _unknown_setting(model: type[pydantic.BaseModel], loc: tuple[int | str, ...], where: str) -> str:
@@ -186,7 +207,8 @@ def _unknown_setting(model: type[pydantic.BaseModel], loc: tuple[int | str, ...]
     name, place = redacted(str(loc[-1])), _place(where, parts)
     if not _is_model(inside):
         return f"{name} is no setting here ({place})"
-    known = [field.alias or each for each, field in inside.model_fields.items()]
+    elsewhere = _elsewhere(inside) if issubclass(inside, StageParams) else {}
+    known = [field.alias or each for each, field in inside.model_fields.items() if each not in elsewhere]
     return unknown_name("setting", name, known, place)
 
 
@@ -272,6 +294,11 @@ def stage_values(
         ParamsError: a section or a key is missing, or there is no such instance.
     """
     values: dict[str, Any] = dict(_section(params, model.section, "params.yaml")) if model.section in params else {}
+    for key, place in _elsewhere(model).items():
+        if key in values:  # it would be overwritten without a word
+            raise ParamsError(
+                f"{key} must stand {place}, found it in {model.section} (params.yaml: {model.section}.{key})"
+            )
     for source, keys, name in ((params, model.shared, "params.yaml"), (night, model.night, "night.yaml")):
         for key in keys:
             if key not in source:
@@ -283,6 +310,13 @@ def stage_values(
             raise ParamsError(unknown_name("student", str(instance), members, f"params.yaml: {model.instances}"))
         values["student"] = members[instance]
     return values
+
+
+def _elsewhere(model: type[StageParams]) -> dict[str, str]:
+    """Return what a stage takes from beyond its own section → where that stands."""
+    found = dict.fromkeys(model.shared, "at the top of params.yaml")
+    found |= dict.fromkeys(model.night, "in night.yaml, which is written for each night")
+    return found | ({} if model.instances is None else {"student": f"in the section {model.instances}, under its name"})
 
 
 def _section(document: Mapping[str, Any], key: str, name: str) -> Mapping[str, Any]:

@@ -9,6 +9,7 @@ from typing import Annotated, Any, TypeVar
 
 import pydantic
 
+from stillhouse.errors import ParamsError
 from stillhouse.params.admit import AdmitParams
 from stillhouse.params.agreement import require_agreement
 from stillhouse.params.alerts import AlertsParams
@@ -18,7 +19,7 @@ from stillhouse.params.evaluate import EvaluateParams
 from stillhouse.params.export_soft_targets import ExportSoftTargetsParams
 from stillhouse.params.gate import GateParams, NightParams
 from stillhouse.params.ingest import IngestParams
-from stillhouse.params.model import ComputeSpec
+from stillhouse.params.model import NAME, ComputeSpec
 from stillhouse.params.package import PackageParams
 from stillhouse.params.prepare import PrepareParams
 from stillhouse.params.source import SourceSpec
@@ -50,7 +51,7 @@ STAGE_PARAMS: dict[str, type[StageParams]] = {
 class Document(Frozen):
     """``params.yaml`` as a whole; a stage's own section is checked by the stage's model."""
 
-    seed: int = pydantic.Field(ge=0)
+    seed: int = pydantic.Field(ge=0, lt=2**63)
     repeat_items: bool
     event_weights: EventWeights
     compute: ComputeSpec
@@ -63,14 +64,19 @@ class Document(Frozen):
     check_teacher: dict[str, Any]
     export_soft_targets: dict[str, Any]
     train_student: dict[str, Any]
-    students: dict[Annotated[str, pydantic.Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")], StudentSpec] = pydantic.Field(
-        min_length=1
-    )
+    students: dict[Annotated[str, pydantic.Field(pattern=NAME)], StudentSpec] = pydantic.Field(min_length=1)
     package: dict[str, Any]
     evaluate: dict[str, Any]
     gate: GateParams
     tune: TuneParams = TuneParams()
     alerts: AlertsParams = AlertsParams()
+
+    @pydantic.field_validator("students")
+    @classmethod
+    def _not_the_teachers(cls, students: dict[str, StudentSpec]) -> dict[str, StudentSpec]:
+        if "teacher" in students:
+            raise ValueError("a student must not be called teacher, whose files would be its own")
+        return students
 
 
 def load_document(path: Path) -> tuple[Document, dict[str, Any]]:
@@ -87,6 +93,7 @@ def load_document(path: Path) -> tuple[Document, dict[str, Any]]:
             continue
         for instance in plain["students"] if model.instances else (None,):
             _part(model, plain, f"{path.name}: {stage}", instance)
+    _require_whole(plain, path.name)
     teacher = _part(TrainTeacherParams, plain, path.name).model
     export = _part(ExportSoftTargetsParams, plain, path.name)
     students = {name: _part(TrainStudentParams, plain, path.name, name) for name in plain["students"]}
@@ -96,6 +103,32 @@ def load_document(path: Path) -> tuple[Document, dict[str, Any]]:
 
 def _part(model: type[P], plain: dict[str, Any], where: str, instance: str | None = None) -> P:
     return build(model, stage_values(model, plain, _any_night(model), instance), where)
+
+
+def _require_whole(plain: dict[str, Any], where: str) -> None:
+    """Refuse a training of a student's or a member's own that leaves out what the common one sets.
+
+    It stands in that one's place: what it leaves out would be what nobody wrote down.
+
+    Raises:
+        ParamsError: a setting is left out.
+    """
+    members = plain["train_teacher"]["model"].get("members") or {}
+    for common, own in (
+        ("train_student", {f"students.{name}.training": one for name, one in plain["students"].items()}),
+        ("train_teacher", {f"train_teacher.model.members.{name}.training": one for name, one in members.items()}),
+    ):
+        for place, one in own.items():
+            missing = [
+                key
+                for key in plain[common]["training"]
+                if key not in (one.get("training") or plain[common]["training"])
+            ]
+            if missing:
+                raise ParamsError(
+                    f"{place} stands in place of {common}.training and must set what that one sets, found no "
+                    f"{', '.join(missing)} ({where}: {place})"
+                )
 
 
 def _any_night(model: type[StageParams]) -> Mapping[str, Any]:

@@ -9,6 +9,7 @@ import pydantic
 from stillhouse.params.base import Frozen
 
 __all__ = [
+    "NAME",
     "BidirectionalSpec",
     "ComputeSpec",
     "CrossFittedSpec",
@@ -26,6 +27,10 @@ __all__ = [
     "TrainingSpec",
     "TransformerSpec",
 ]
+
+
+#: What a student or a member may be called: it becomes part of file names.
+NAME = r"^[a-z0-9][a-z0-9_-]{0,63}$"
 
 
 class ComputeSpec(Frozen):
@@ -250,9 +255,7 @@ class EnsembleSpec(Frozen):
     kind: Literal["ensemble"]
     combine: Literal["mean", "weighted", "confidence"] = "mean"
     """Members count alike, as the validation split says, or each where it is sure."""
-    members: dict[Annotated[str, pydantic.Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")], MemberSpec] = pydantic.Field(
-        min_length=2
-    )
+    members: dict[Annotated[str, pydantic.Field(pattern=NAME)], MemberSpec] = pydantic.Field(min_length=2)
 
     @pydantic.field_validator("members")
     @classmethod

@@ -14,10 +14,18 @@ from pathlib import Path
 from stillhouse.data.files import read_json, write_json
 from stillhouse.errors import NightError, StillhouseError, by_name, one_line
 
-__all__ = ["TRIAL", "clear", "failed", "finished", "no_room", "outcome", "raise_if_failed", "trial_write"]
+__all__ = ["TRIAL", "clear", "failed", "finished", "no_room", "outcome", "raise_if_failed", "refusal", "trial_write"]
 
 #: What a write is told that finds no room: on the disk, or in what somebody may use of it.
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+#: What is told whoever may not read or write.
+_NOT_ALLOWED = (errno.EACCES, errno.EPERM, errno.EROFS)
+#: The same where a library hands on a text alone: SQLite's, and shutil's lists of what could not be copied.
+_NO_ROOM_SAID = ("No space left on device", "Disk quota exceeded", "database or disk is full", "disk I/O error")
+_NOT_ALLOWED_SAID = ("Permission denied", "Read-only file system", "attempt to write a readonly database")
+
+#: Whose errors hand on such a text without a number.
+_HAND_ON = ("OperationalError", "MlflowException")
 
 #: Bytes of a trial write: a disk that is full has room for a few, where something larger found none.
 TRIAL = 1 << 20
@@ -68,18 +76,36 @@ def raise_if_failed(state: Path, stage: str) -> None:
 
 
 def no_room(stage: str, place: Path, error: BaseException | None) -> NightError | None:
-    """Return the known error that ``error`` is where it came of a full disk, otherwise ``None``.
+    """Return the known error that ``error`` is where the system refused room or leave to write, otherwise ``None``.
 
     Args:
         stage: the stage that was to be performed.
         place: the folder that it works in.
         error: what was raised; what it was raised from counts too.
     """
+    line = refusal(error, f"stage {stage} must find room in {place}", f"stage {stage} must be able to write to {place}")
+    return None if line is None else NightError(line)
+
+
+def refusal(
+    error: BaseException | None,
+    room: str = "there must be room on the disk",
+    leave: str = "files must be readable, and writable where something is kept",
+) -> str | None:
+    """Return the line that ``error`` is where the system refused room or leave to write, otherwise ``None``.
+
+    Args:
+        error: what was raised; what it was raised from counts too.
+        room: what must hold about room.
+        leave: what must hold about leave.
+    """
     while error is not None:
-        if isinstance(error, OSError) and error.errno in _NO_ROOM:
-            return NightError(
-                one_line(f"stage {stage} must find room in {place}, got: {error}; make room, the next run goes on")
-            )
+        number = error.errno if isinstance(error, OSError) else None
+        text = str(error) if isinstance(error, OSError) or type(error).__name__ in _HAND_ON else ""
+        if number in _NO_ROOM or any(said in text for said in _NO_ROOM_SAID):
+            return one_line(f"{room}, got: {error}; make room, the next run goes on")
+        if number in _NOT_ALLOWED or any(said in text for said in _NOT_ALLOWED_SAID):
+            return one_line(f"{leave}, got: {error}; make it so, the next run goes on")
         error = error.__cause__ or error.__context__
     return None
 

@@ -189,7 +189,7 @@ def _torch_scorer(
         if not np.isfinite(scores[:, 1:]).all():
             raise TrainingError(
                 "a teacher's scores must be finite, found NaN or an infinity: its training diverged; "
-                "lower learning_rate (params.yaml: train_teacher.training) or start cold"
+                "lower learning_rate (params.yaml: train_teacher.training) or start cold (stillhouse run --cold)"
             )
         return scores
 
@@ -213,7 +213,7 @@ def _require(found: Figures, params: CheckTeacherParams) -> None:
         raise TrainingError(
             f"the teacher's NDCG@10 must not fall by more than {params.max_drop:.0%} of last night's "
             f"{previous:.4f}, got {ndcg:.4f} on the validation split (params.yaml: check_teacher.max_drop): look at "
-            "tonight's data, or start cold"
+            "tonight's data, or start cold (stillhouse run --cold)"
         )
     if found["coverage_at_10"] < params.min_coverage:
         raise TrainingError(

@@ -249,7 +249,7 @@ class _Run:
         if finite is not None and not finite.answer():
             raise TrainingError(
                 f"the training loss must stay finite, found NaN or an infinity in epoch {self.place.epoch + 1}: lower "
-                f"learning_rate or clip_norm, or start cold (params.yaml: {self.job.where})"
+                f"learning_rate or clip_norm, or start cold with stillhouse run --cold (params.yaml: {self.job.where})"
             )
 
     def _weights(self) -> dict[str, Tensor]:

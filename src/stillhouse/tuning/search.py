@@ -21,6 +21,7 @@ from typing import Any
 import filelock
 
 from stillhouse.data.files import sha256_file, sha256_tree, write_bytes, write_json
+from stillhouse.data.vocabulary import Vocabulary
 from stillhouse.distill.store_format import read_header
 from stillhouse.errors import NightError, ParamsError, TrainingError
 from stillhouse.models.warm import why_cold
@@ -206,7 +207,13 @@ class _Search:
 
     def __init__(self, request: Request, plan: _Plan, inputs: Mapping[str, Path], home: Path) -> None:
         self.request, self.plan, self.inputs = request, plan, inputs
-        temperatures = read_header(inputs["soft_targets"]).temperatures
+        header = read_header(inputs["soft_targets"])
+        if header.vocabulary != (found := Vocabulary.load(inputs["vocabulary"]).digest):
+            raise NightError(
+                f"a search takes what one night has prepared, found soft targets of the vocabulary "
+                f"{header.vocabulary[:12]} beside {found[:12]}: a night is under way, let it close (stillhouse run)"
+            )
+        temperatures = header.temperatures
         deaf = plan.deaf(temperatures)
         self.space = plan.space(temperatures, hears=deaf is None)
         self.wanted = request.trials or plan.document.tune.trials

@@ -271,7 +271,7 @@ def test_too_few_users_are_inconclusive_however_good_the_student_is() -> None:
     verdict = judge(candidate(ranks=ranks([1] * 19)), ranks([90] * 19), PARAMS, order="timestamp")
     assert verdict.inconclusive
     assert not verdict.passed
-    assert "inconclusive: 19 users on tonight's time window, at least 20 asked" in verdict.reason
+    assert "inconclusive against the champion: 19 users on tonight's time window, at least 20 asked" in verdict.reason
 
 
 def test_a_champion_and_no_window_is_inconclusive() -> None:

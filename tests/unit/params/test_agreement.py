@@ -60,6 +60,7 @@ def ensemble(*members: dict[str, Any]) -> dict[str, Any]:
             {"export_soft_targets.windows": "all", "train_student.training.windows": "random"},
             r"windows must be last or all for a student that is taught, found random",
         ),
+        ({"export_soft_targets.k": 1}, r"two scores or more to standardise them, found export_soft_targets.k: 1"),
         (
             {"train_student.training.windows": "random"},
             r"windows must be last for a student that is taught, found random .*: train_student.training.windows\)",
@@ -78,8 +79,30 @@ def test_a_students_own_section_is_the_one_that_is_named(tmp_path: Path) -> None
         load_document(written(tmp_path, {"students.gru.distillation": own}))
 
 
+@pytest.mark.parametrize(
+    ("changes", "place"),
+    [
+        ({"students.gru.training": {"epochs": 60}}, "students.gru.training"),
+        (
+            {
+                "train_teacher.model": {
+                    "kind": "ensemble",
+                    "members": {"one": {"model": TRANSFORMER, "training": {"epochs": 60}}, "knn": {"model": KNN}},
+                }
+            },
+            "train_teacher.model.members.one.training",
+        ),
+    ],
+)
+def test_a_training_of_its_own_must_set_what_the_common_one_sets(
+    changes: dict[str, Any], place: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ParamsError, match=rf"{place} stands in place of .*, found no .*batch_size"):
+        load_document(written(tmp_path, changes))
+
+
 def test_a_students_own_windows_are_the_ones_that_are_named(tmp_path: Path) -> None:
-    own = {"epochs": 1, "windows": "all"}
+    own = yaml.safe_load(SHIPPED.read_text())["train_student"]["training"] | {"windows": "all"}
     with pytest.raises(ParamsError, match=r"found all \(params.yaml: students.gru.training.windows\)"):
         load_document(written(tmp_path, {"students.gru.training": own}))
 

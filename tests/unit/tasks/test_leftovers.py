@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 
+import filelock
 import pytest
 
 from tasks.leftovers import leftovers, put_away, size_of
@@ -66,3 +67,11 @@ def test_what_is_put_away_is_gone_and_so_is_what_a_kill_left_of_it(state):
     assert not any(place.exists() for place in places)
     assert sorted(path.name for path in state.iterdir()) == ["compared", "records", "serving", "tune"]
     assert (state / "compared" / "new").exists()
+
+
+def test_what_a_killed_search_held_goes_and_what_one_at_work_holds_stays(state):
+    for name in ("killed", "working"):
+        (state / "tune" / f"{name}.inputs" / "sequences").mkdir(parents=True)
+    with filelock.FileLock(state / "tune" / "working.lock"):
+        gone = {name for name in found(state) if name.startswith("tune")}
+    assert gone == {"tune/killed.inputs"}

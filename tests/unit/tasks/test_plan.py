@@ -88,15 +88,60 @@ def test_nothing_new_is_nothing_to_do(shop, nothing_stale):
     assert plan(shop, force=True) == nights.Plan("repeat", night)
 
 
-@pytest.mark.parametrize("change", [{"gate.margin": 0.1}, {"night.cold_every": 3}, {"students.small.model.width": 16}])
+@pytest.mark.parametrize("change", [{"gate.margin": 0.1}, {"students.small.model.width": 16}])
 def test_a_setting_that_only_the_flow_reads_is_seen_and_forces_a_revision(shop, nothing_stale, change):
     put(shop, plan(shop).night, versions.OPEN, versions.CLOSED)
     shop.set(change)
     quiet = plan(shop)
     assert quiet.action == "nothing"
-    assert "--force" in quiet.notes[0]
+    assert f"since ({next(iter(change)).partition('.')[0]}): --force" in quiet.notes[0]
     forced = plan(shop, force=True)
     assert (forced.action, forced.night.id, forced.night.revises) == ("open", "2026-03-02.2", "2026-03-02")
+
+
+def test_how_often_nights_start_cold_makes_no_other_night_of_one_that_has_closed(shop, nothing_stale):
+    night = plan(shop).night
+    put(shop, night, versions.OPEN, versions.CLOSED)
+    shop.set({"night.cold_every": 3})
+    assert plan(shop) == nights.Plan("nothing", night)
+
+
+def test_cold_nights_are_counted_without_revisions(shop, nothing_stale):
+    shop.set({"night.cold_every": 2})
+    for night in (plan(shop).night, plan(shop, as_of="2026-03-03").night):
+        put(shop, night, versions.OPEN, versions.CLOSED)
+    shop.set({"gate.margin": 0.1})
+    again = plan(shop, force=True).night
+    assert again.id == "2026-03-03.2"
+    put(shop, again, versions.OPEN, versions.CLOSED)
+    assert plan(shop, as_of="2026-03-04").night.cold
+
+
+@pytest.mark.parametrize("states", [(versions.OPEN,), (versions.OPEN, versions.CLOSED)], ids=["open", "closed"])
+def test_a_warm_night_is_performed_again_cold_where_that_is_asked(shop, nothing_stale, states):
+    put(shop, plan(shop).night, versions.OPEN, versions.CLOSED)
+    second = plan(shop, as_of="2026-03-03").night
+    put(shop, second, *states)
+    found = plan(shop, as_of="2026-03-03", cold=True)
+    assert (found.action, found.night.id, found.night.cold) == ("open", "2026-03-03.2", True)
+    assert (found.night.revises, found.night.previous) == ("2026-03-03", second.previous)
+    put(shop, found.night, *states)
+    again = plan(shop, as_of="2026-03-03", cold=True)
+    assert again.action == ("resume" if states == (versions.OPEN,) else "nothing")
+
+
+def test_a_new_night_starts_cold_where_that_is_asked(shop, nothing_stale):
+    put(shop, plan(shop).night, versions.OPEN, versions.CLOSED)
+    assert plan(shop, as_of="2026-03-03", cold=True).night.cold
+    assert not plan(shop, as_of="2026-03-03").night.cold
+
+
+def test_an_open_night_that_is_left_behind_is_named(shop, nothing_stale):
+    put(shop, plan(shop).night, versions.OPEN, versions.CLOSED)
+    put(shop, plan(shop, as_of="2026-03-03").night, versions.OPEN)
+    found = plan(shop, as_of="2026-03-04")
+    assert found.night.id == "2026-03-04"
+    assert found.notes == ("night 2026-03-03, which was opened and has not closed, is left behind",)
 
 
 def test_damaged_data_is_named_with_what_mends_it(shop, monkeypatch):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import subprocess
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -264,6 +265,16 @@ def test_whatever_changes_the_figures_makes_another_search(
     names += [run(night, trials=1).name]
     same = [names.index(name) for name in names]
     assert same == [0, 0, 2, 3, 4, 0, 6]
+
+
+def test_a_night_under_way_is_said_and_no_held_place_is_named(
+    night: Path, heard: Any, stage: Callable[[Said], None]
+) -> None:
+    stage(by_alpha)
+    header = night / "data" / "soft_targets" / "store.json"
+    header.write_text(header.read_text().replace(json.loads(header.read_text())["vocabulary"], "0" * 64))
+    with pytest.raises(NightError, match=r"of the vocabulary 000000000000 beside .*: a night is under way"):
+        run(night)
 
 
 def test_a_second_search_of_a_student_is_refused(night: Path, heard: Any, stage: Callable[[Said], None]) -> None:
