@@ -22,7 +22,7 @@ from tasks.backfill import clones, holding_backfills
 from tasks.content import Contents
 from tasks.graph import repository
 from tasks.leftovers import leftovers, put_away, size_of
-from tasks.mending import keep, mend
+from tasks.mending import keep_or_forget, mend
 from tasks.reachable import Kept, kept_nights, reached, reached_whole
 from tasks.workspace import exclusive, exclusive_for_a_moment
 
@@ -89,7 +89,7 @@ def collect(
     with _held(root, dry) as repo:
         if not dry:
             mend(root)
-            keep(root)  # the copies that mend name nothing that goes now
+            keep_or_forget(root)  # the copies that mend name nothing that goes now
         stores, notes = _stores(repo, root, remote)
         kept = kept_nights(root, last, let_deleted_go=let_deleted_go)
         content = Contents({store.name: store.odb for store in _every(repo)})

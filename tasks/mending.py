@@ -20,7 +20,7 @@ from stillhouse.errors import NightError
 from stillhouse.runner.stage import STATE
 from tasks.workspace import exclusive_for_a_moment
 
-__all__ = ["keep", "look", "mend", "mend_readers"]
+__all__ = ["keep", "keep_or_forget", "look", "mend", "mend_readers"]
 
 T = TypeVar("T")
 
@@ -36,9 +36,21 @@ _KEPT = "dvc"
 def keep(root: Path) -> None:
     """Copy what DVC is about to rewrite, where it is whole."""
     for name, schema in _schemas().items():
-        if (found := _whole(root / name, schema)) is not None:
-            (root / STATE / _KEPT).mkdir(parents=True, exist_ok=True)
-            write_bytes(root / STATE / _KEPT / name, found)
+        kept = root / STATE / _KEPT / name
+        found = _whole(root / name, schema)
+        if found is None or (kept.is_file() and kept.read_bytes() == found):
+            continue
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        write_bytes(kept, found)
+
+
+def keep_or_forget(root: Path) -> None:
+    """Copy as `keep` does; where there is no room for that, an older copy goes: it must not come back."""
+    try:
+        keep(root)
+    except OSError:
+        for name in _schemas():
+            (root / STATE / _KEPT / name).unlink(missing_ok=True)
 
 
 def mend(root: Path) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import subprocess
 import sys
 import threading
@@ -14,7 +15,8 @@ from dvc.repo import Repo
 from filelock import FileLock
 
 from stillhouse.errors import NightError
-from tasks.mending import keep, look, mend, mend_readers
+from tasks import mending
+from tasks.mending import keep, keep_or_forget, look, mend, mend_readers
 
 LOCK = {"schema": "2.0", "stages": {"one": {"cmd": "true", "outs": [{"path": "a", "md5": "0" * 32, "size": 1}]}}}
 
@@ -34,6 +36,23 @@ def test_a_half_written_lock_gives_way_to_the_last_whole_one(tmp_path: Path, lef
     assert mend(tmp_path) == ["dvc.lock"]
     assert lock.read_text() == whole
     assert mend(tmp_path) == []
+
+
+def test_where_there_is_no_room_for_a_copy_an_older_one_does_not_come_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock = write(tmp_path / "dvc.lock", yaml.safe_dump(LOCK))
+    keep(tmp_path)
+
+    def full(path: Path, data: bytes) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(mending, "write_bytes", full)
+    keep_or_forget(tmp_path)  # nothing to write
+    assert (tmp_path / ".stillhouse" / "dvc" / "dvc.lock").read_text() == lock.read_text()
+    lock.write_text(yaml.safe_dump({**LOCK, "stages": {}}))
+    keep_or_forget(tmp_path)
+    assert not (tmp_path / ".stillhouse" / "dvc" / "dvc.lock").exists()
 
 
 def test_without_a_whole_copy_a_half_written_lock_goes(tmp_path: Path) -> None:
