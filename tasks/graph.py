@@ -70,9 +70,12 @@ def repository(root: Path, **settings: Any) -> Iterator[Any]:
 
 def hush() -> None:
     """Keep DVC's own messages to warnings; importing it sets them louder."""
-    import dvc.logger  # noqa: F401  # sets its level as it is imported
+    import dvc.logger  # sets its level as it is imported
+    import dvc.rwlock
 
     logging.getLogger("dvc").setLevel(logging.WARNING)
+    # That a killed run's locks were taken away is nothing to warn of: the run that comes after it sees to what it left.
+    dvc.rwlock.logger.setLevel(logging.ERROR)
 
 
 def read_graph(root: Path) -> list[Stage]:

@@ -13,7 +13,7 @@ import yaml
 
 from stillhouse.data.files import sha256_tree
 from stillhouse.errors import NightError, ParamsError, TrainingError
-from stillhouse.params.distillation import ConstantAlpha
+from stillhouse.params.distillation import ConstantAlpha, ConstantTemperature
 from stillhouse.params.document import load_document
 from stillhouse.params.model import TrainingSpec
 from stillhouse.params.train_student import TrainStudentParams
@@ -204,6 +204,28 @@ def test_weights_of_the_methods_that_are_listed_are_searched_and_patched(
     patched = load_document(night / "params.yaml")[0].students["small"].distillation
     assert patched is not None
     assert [method.weight for method in patched.methods] == [1.0, result.best.values["weight.regression"]]
+
+
+def test_settings_that_a_trial_has_been_run_with_are_not_trained_again(
+    night: Path, heard: Any, stage: Callable[[Said], None]
+) -> None:
+    plain = yaml.safe_load((night / "params.yaml").read_text())
+    plain["tune"] = {"alpha": None, "learning_rate": None, "method_weight": None, "startup_trials": 2}
+    (night / "params.yaml").write_text(yaml.safe_dump(plain, sort_keys=False))
+    trained = []
+
+    def by_temperature(params: TrainStudentParams) -> list[float]:
+        assert params.student.distillation is not None
+        assert isinstance(params.student.distillation.temperature, ConstantTemperature)
+        trained.append(params.student.distillation.temperature.value)
+        return [0.1, 0.1 + 0.01 * trained[-1]]
+
+    stage(by_temperature)
+    trials = run(night, trials=8).trials
+    assert len(trials) == 8
+    assert len(trained) == len(set(trained)) < 8
+    assert {one.ndcg_at_10 for one in trials} == {0.1 + 0.01 * heat for heat in trained}
+    assert {one.epochs for one in trials} == {2}
 
 
 def test_a_patch_of_an_earlier_search_goes_where_what_stands_is_the_best(
