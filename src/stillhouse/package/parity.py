@@ -72,7 +72,8 @@ def check_parity(graph: bytes, model: nn.Module, histories: Ints, limit: float) 
     if not furthest <= limit:
         raise PackageError(
             f"package and checkpoint must agree within {limit:g} on every score, found a difference of {furthest:g} "
-            f"over {len(histories)} real histories (params.yaml: package.parity)"
+            f"over {len(histories)} real histories: raise the limit if such a difference may be served "
+            "(params.yaml: package.parity)"
         )
     return furthest
 
@@ -101,7 +102,7 @@ def change(graph: bytes, model: nn.Module, histories: Ints) -> dict[str, float]:
 
 
 def _parts(histories: Ints, session: onnxruntime.InferenceSession) -> list[Ints]:
-    """Cut ``histories`` into batches of which a table of scores is a few hundred megabytes, however many items."""
+    """Cut ``histories`` into batches of which a table of scores takes 64 MiB at most, or that of one history."""
     columns = session.get_outputs()[0].shape[1]
     size = max(1, _CELLS // columns)
     return [histories[first : first + size] for first in range(0, len(histories), size)]

@@ -114,21 +114,16 @@ def _require_whole(plain: dict[str, Any], where: str) -> None:
         ParamsError: a setting is left out.
     """
     members = plain["train_teacher"]["model"].get("members") or {}
-    for common, own in (
-        ("train_student", {f"students.{name}.training": one for name, one in plain["students"].items()}),
-        ("train_teacher", {f"train_teacher.model.members.{name}.training": one for name, one in members.items()}),
-    ):
-        for place, one in own.items():
-            missing = [
-                key
-                for key in plain[common]["training"]
-                if key not in (one.get("training") or plain[common]["training"])
-            ]
-            if missing:
-                raise ParamsError(
-                    f"{place} stands in place of {common}.training and must set what that one sets, found no "
-                    f"{', '.join(missing)} ({where}: {place})"
-                )
+    owners = [("train_student", f"students.{name}", one) for name, one in plain["students"].items()]
+    owners += [("train_teacher", f"train_teacher.model.members.{name}", one) for name, one in members.items()]
+    for common, owner, one in owners:
+        if (own := one.get("training")) is None:
+            continue
+        if missing := [key for key in plain[common]["training"] if key not in own]:
+            raise ParamsError(
+                f"{owner}.training stands in place of {common}.training and must set what that one sets, found no "
+                f"{', '.join(missing)} ({where}: {owner}.training)"
+            )
 
 
 def _any_night(model: type[StageParams]) -> Mapping[str, Any]:

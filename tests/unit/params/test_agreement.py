@@ -83,6 +83,7 @@ def test_a_students_own_section_is_the_one_that_is_named(tmp_path: Path) -> None
     ("changes", "place"),
     [
         ({"students.gru.training": {"epochs": 60}}, "students.gru.training"),
+        ({"students.gru.training": {}}, "students.gru.training"),
         (
             {
                 "train_teacher.model": {
