@@ -82,7 +82,10 @@ def _rests(place: Path) -> bool:
 
 def _searched(inputs: Path) -> bool:
     """Say whether a search is at work that holds ``inputs`` still; one that was killed holds its lock no more."""
-    lock = filelock.FileLock(inputs.with_suffix(".lock"), blocking=False)
+    file = inputs.with_suffix(".lock")
+    if not file.exists():  # to ask for it would make it
+        return False
+    lock = filelock.FileLock(file, blocking=False)
     try:
         with lock:
             return False

@@ -149,7 +149,7 @@ def _go_on(desk: _Desk, current: Night) -> Plan | None:
             return None  # the data has moved on, and so has the time
         current = replace(current, fingerprint=digest)
     if versions.tag_commit(desk.root, current.id, versions.OPEN) is None:
-        return Plan("open", current)
+        return Plan("open", replace(current, cold=current.cold or desk.request.cold))
     if desk.request.cold and not current.cold:
         return Plan("open", _revision(desk, current))
     if promoted_by(desk.root, current.id) and _stale(desk, current, versions.OPEN):

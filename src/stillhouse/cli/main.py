@@ -12,7 +12,6 @@ import click
 from stillhouse.collector import end_at_once, look_seldom
 from stillhouse.errors import ParamsError, StillhouseError
 from stillhouse.runner.lifeline import tie_to_parent, under_a_flow
-from stillhouse.runner.outcome import refusal
 
 __all__ = ["cli", "main"]
 
@@ -504,6 +503,8 @@ def main() -> None:
             click.echo(f"stillhouse: {error}", err=True)
         sys.exit(error.exit_code)
     except Exception as error:
+        from stillhouse.runner.outcome import refusal
+
         if (line := refusal(error)) is None:
             raise
         click.echo(f"stillhouse: {line}", err=True)

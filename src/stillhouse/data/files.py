@@ -22,9 +22,12 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from stillhouse.errors import DataError, one_line
+
 __all__ = [
     "NONE",
     "NONE_BYTES",
+    "damaged",
     "is_none",
     "md5_file",
     "md5_of_files",
@@ -160,6 +163,18 @@ def read_parquet(path: Path, schema: pa.Schema) -> pa.Table:
     """
     with pq.ParquetFile(path) as file:
         return file.read(columns=schema.names).select(schema.names).cast(schema)
+
+
+def damaged(what: str, directory: Path, error: Exception) -> DataError:
+    """Return the known error that a file of what the stage prepare made cannot be read.
+
+    Args:
+        what: is in ``directory``, such as ``a vocabulary``.
+        directory: where it lies.
+        error: what reading it raised.
+    """
+    found = f"the files of {what} must be whole, found {error!r} in {directory}: run the stage prepare again"
+    return DataError(one_line(found))
 
 
 def numbers_of(column: pa.ChunkedArray) -> npt.NDArray[Any]:

@@ -15,9 +15,9 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from stillhouse.data.files import read_json, write_json
+from stillhouse.data.files import damaged, read_json, write_json
 from stillhouse.data.vocabulary import Vocabulary
-from stillhouse.errors import DataError, one_line
+from stillhouse.errors import DataError
 
 __all__ = ["SPLITS", "Sequences", "Split"]
 
@@ -150,7 +150,7 @@ class Sequences:
                 "run the stage prepare again"
             ) from None
         except (OSError, EOFError, ValueError) as error:
-            raise _damaged(directory, error) from None
+            raise damaged("sequences", directory, error) from None
         found = {
             "n_events": len(arrays["items"]),
             "n_users": len(arrays["offsets"]) - 1,
@@ -159,7 +159,7 @@ class Sequences:
             expected = {name: header.pop(name) for name in found}
             sequences = cls(**arrays, **header)
         except (AttributeError, KeyError, TypeError) as error:
-            raise _damaged(directory, error) from None
+            raise damaged("sequences", directory, error) from None
         if found != expected:
             raise DataError(
                 f"the arrays of sequences must be as long as sequences.json says ({expected}), found {found} "
@@ -187,9 +187,3 @@ class Sequences:
             "window_end": self.window_end,
             "window_reason": self.window_reason,
         }
-
-
-def _damaged(directory: Path, error: Exception) -> DataError:
-    return DataError(
-        one_line(f"the files of sequences must be whole, found {error!r} in {directory}: run the stage prepare again")
-    )

@@ -19,8 +19,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from stillhouse.data.files import numbers_of, read_json, read_parquet, write_json, write_parquet
-from stillhouse.errors import DataError, one_line
+from stillhouse.data.files import damaged, numbers_of, read_json, read_parquet, write_json, write_parquet
+from stillhouse.errors import DataError
 
 __all__ = ["UNKNOWN_ITEM", "UNKNOWN_USER", "Vocabulary", "extended", "item_digest"]
 
@@ -119,7 +119,7 @@ class Vocabulary:
                 f"a vocabulary must hold {name}, found none in {directory}: run the stage prepare again"
             ) from None
         except (KeyError, OSError, ValueError) as error:  # Arrow's own are among them
-            raise _damaged(directory, error) from None
+            raise damaged("a vocabulary", directory, error) from None
         vocabulary = cls(
             item_ids=["", *items["item_id"].to_pylist()],
             user_ids=users["user_id"].to_pylist(),
@@ -132,7 +132,7 @@ class Vocabulary:
             vocabulary = replace(vocabulary, as_of=header["as_of"], has_items=header["has_items"])
             described = header["digest"], header["n_users"]
         except (KeyError, TypeError) as error:
-            raise _damaged(directory, error) from None
+            raise damaged("a vocabulary", directory, error) from None
         if (vocabulary.digest, vocabulary.n_users) != described:
             raise DataError(
                 f"items.parquet and users.parquet must be those of vocabulary.json, found others in {directory}: "
@@ -167,12 +167,6 @@ class Vocabulary:
             "as_of": self.as_of,
             "has_items": self.has_items,
         }
-
-
-def _damaged(directory: Path, error: Exception) -> DataError:
-    return DataError(
-        one_line(f"a vocabulary's files must be whole, found {error!r} in {directory}: run the stage prepare again")
-    )
 
 
 def item_digest(item_ids: Sequence[str]) -> str:

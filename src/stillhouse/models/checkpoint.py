@@ -36,13 +36,14 @@ MEMBERS = "members"
 
 _WEIGHTS = "model.safetensors"
 _HEADER = "model.json"
+#: Raised, here and in `_File`, when a reader of an older Stillhouse could not make sense of the files.
+_FORMAT = 1
 
 
 class _File(Frozen):
     """The header's file as it must be."""
 
     format: Literal[1]
-    """Raised when a reader of an older Stillhouse could not make sense of the files."""
     model: TeacherSpec
     n_items: pydantic.StrictInt = pydantic.Field(ge=1, lt=2**31)
     vocabulary: pydantic.StrictStr
@@ -194,7 +195,9 @@ def read_header(directory: Path) -> Header:
     except FileNotFoundError:
         raise TrainingError(f"a checkpoint must hold {_HEADER}, found none in {directory}: train it again") from None
     except (ValueError, ParamsError) as error:
-        raise TrainingError(f"{path} must describe a checkpoint of format 1, found {error}: train it again") from None
+        raise TrainingError(
+            f"{path} must describe a checkpoint of format {_FORMAT}, found {error}: train it again"
+        ) from None
     return Header(found.model, found.n_items, found.vocabulary, found.repeat_items, found.seed, found.warm)
 
 
@@ -215,7 +218,7 @@ def read_weights(directory: Path) -> dict[str, Tensor]:
 
 def _plain(header: Header) -> Mapping[str, Any]:
     return {
-        "format": 1,
+        "format": _FORMAT,
         "model": header.spec.model_dump(mode="json"),
         "n_items": header.n_items,
         "vocabulary": header.vocabulary,

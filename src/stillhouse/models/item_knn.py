@@ -68,7 +68,7 @@ class ItemKnn(Neighbours):
         """Return the items that stand behind one of ``starts``, rising, int64 [C]; padding is always among them."""
         met = torch.zeros(self.n_items + 1, dtype=torch.bool)
         met[0] = True
-        for _, _, other in self._by_distance(events, starts):
+        for _, _, other in self._by_distance(events, starts):  # walked again for the counts: to keep pairs takes room
             met[events.items[other]] = True
         return met.nonzero().squeeze(1)
 

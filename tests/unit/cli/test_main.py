@@ -1,8 +1,13 @@
 """The command line as a program."""
 
+import errno
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
+
+from stillhouse.cli import main
 
 BIN = Path(sys.executable).parent / "stillhouse"
 
@@ -59,3 +64,20 @@ def test_an_age_that_a_monitor_left_empty_is_refused_and_not_taken_for_none(tmp_
     assert done.returncode == 2
     assert "--max-age" in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+def test_a_full_disk_is_one_line_and_a_defect_keeps_its_traceback(monkeypatch, capsys):
+    def raises(error):
+        def command(**_):
+            raise error
+
+        monkeypatch.setattr(main.cli, "main", command)
+
+    raises(OSError(errno.ENOSPC, "No space left on device"))
+    with pytest.raises(SystemExit) as ended:
+        main.main()
+    assert ended.value.code == 2
+    assert capsys.readouterr().err.count("\n") == 1
+    raises(KeyError("a defect"))
+    with pytest.raises(KeyError):
+        main.main()

@@ -103,5 +103,5 @@ def test_a_damaged_table_is_refused_in_one_line(three: Vocabulary, tmp_path: Pat
 def test_a_damaged_header_is_refused_in_one_line(three: Vocabulary, tmp_path: Path, header: str) -> None:
     three.save(tmp_path)
     (tmp_path / "vocabulary.json").write_text(header)
-    with pytest.raises(DataError, match="a vocabulary's files must be whole"):
+    with pytest.raises(DataError, match="the files of a vocabulary must be whole"):
         Vocabulary.load(tmp_path)

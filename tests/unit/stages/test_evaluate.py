@@ -35,6 +35,18 @@ def params(**changes: Any) -> EvaluateParams:
     return EvaluateParams(**{**values, **changes})
 
 
+def evaluated(package: Path, vocabulary: Path, sequences: Path, folder: Path, name: str = "e", **changes: Any) -> Any:
+    return evaluate(
+        package=package,
+        vocabulary=vocabulary,
+        sequences=sequences,
+        evaluation=folder / name,
+        timings=folder / "timings" / f"{name}.json",
+        params=params(**changes),
+        reporter=SilentReporter(),
+    )
+
+
 @pytest.fixture
 def run(make_sequences, make_package, tmp_path: Path) -> Callable[..., dict[str, Any]]:
     def stage(name: str = "e", *, window: int = 1, repeat_items: bool = False, table: Any = None, **changes: Any):
@@ -43,17 +55,8 @@ def run(make_sequences, make_package, tmp_path: Path) -> Callable[..., dict[str,
         )
         package = make_package(vocabulary, table, repeat_items=repeat_items, name=name)
         (tmp_path / "timings").mkdir(exist_ok=True)
-        return dict(
-            evaluate(
-                package=package,
-                vocabulary=vocabulary,
-                sequences=sequences,
-                evaluation=tmp_path / name,
-                timings=tmp_path / "timings" / f"{name}.json",
-                params=params(**{"repeat_items": repeat_items, **changes}),
-                reporter=SilentReporter(),
-            )
-        )
+        found = evaluated(package, vocabulary, sequences, tmp_path, name, **{"repeat_items": repeat_items, **changes})
+        return dict(found)
 
     return stage
 
@@ -154,15 +157,7 @@ def test_a_package_made_with_another_setting_is_refused(make_sequences, make_pac
     vocabulary, sequences = make_sequences(HISTORIES)
     package = make_package(vocabulary, repeat_items=True)
     with pytest.raises(PackageError, match="must be made with repeat_items False, found True in planted"):
-        evaluate(
-            package=package,
-            vocabulary=vocabulary,
-            sequences=sequences,
-            evaluation=tmp_path / "e",
-            timings=tmp_path / "t.json",
-            params=params(),
-            reporter=SilentReporter(),
-        )
+        evaluated(package, vocabulary, sequences, tmp_path)
 
 
 def test_a_package_that_scores_nothing_has_only_misses(run, tmp_path: Path) -> None:
@@ -181,15 +176,7 @@ def test_a_package_that_does_not_say_what_it_is_is_refused(
     package = make_package(vocabulary)
     (package / "package.json").write_text(text)
     with pytest.raises(PackageError, match=r"package\.json must .* run the stage package again"):
-        evaluate(
-            package=package,
-            vocabulary=vocabulary,
-            sequences=sequences,
-            evaluation=tmp_path / "e",
-            timings=tmp_path / "t.json",
-            params=params(),
-            reporter=SilentReporter(),
-        )
+        evaluated(package, vocabulary, sequences, tmp_path)
 
 
 @pytest.mark.parametrize("k", [0, -1])

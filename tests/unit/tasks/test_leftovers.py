@@ -75,3 +75,4 @@ def test_what_a_killed_search_held_goes_and_what_one_at_work_holds_stays(state):
     with filelock.FileLock(state / "tune" / "working.lock"):
         gone = {name for name in found(state) if name.startswith("tune")}
     assert gone == {"tune/killed.inputs"}
+    assert not (state / "tune" / "killed.lock").exists(), "looking leaves nothing behind"

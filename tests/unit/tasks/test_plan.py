@@ -130,6 +130,13 @@ def test_a_warm_night_is_performed_again_cold_where_that_is_asked(shop, nothing_
     assert again.action == ("resume" if states == (versions.OPEN,) else "nothing")
 
 
+def test_a_night_killed_while_it_opened_is_opened_again_cold_where_that_is_asked(shop, nothing_stale):
+    put(shop, plan(shop).night, versions.OPEN, versions.CLOSED)
+    second = plan(shop, as_of="2026-03-03").night
+    put(shop, second)
+    assert plan(shop, cold=True) == nights.Plan("open", replace(second, cold=True))
+
+
 def test_a_new_night_starts_cold_where_that_is_asked(shop, nothing_stale):
     put(shop, plan(shop).night, versions.OPEN, versions.CLOSED)
     assert plan(shop, as_of="2026-03-03", cold=True).night.cold

@@ -1,3 +1,4 @@
+import errno
 import os
 import signal
 import subprocess
@@ -8,6 +9,7 @@ import psutil
 import pytest
 
 from stillhouse.errors import NightError
+from tasks import workspace
 from tasks.workspace import TOKEN, exclusive, sweep
 
 HOLD = """
@@ -76,3 +78,14 @@ def test_the_note_of_who_is_at_work_is_written_whole_or_not_at_all(tmp_path):
     with exclusive(tmp_path):
         assert before.read_text() == first, "the old note was written over in place"
         assert (tmp_path / ".stillhouse" / "run.json").read_text() != first
+
+
+def test_without_room_for_a_note_whoever_frees_gets_in_and_nobody_else(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(workspace, "write_json", full)
+    with pytest.raises(OSError, match="No space left"), exclusive(tmp_path):
+        pass
+    with exclusive(tmp_path, frees=True):
+        pass
