@@ -185,6 +185,16 @@ def test_a_cold_student_is_trained_with_rows_first_and_a_warm_one_keeps_its_code
     assert torch.equal(parts(later).codes, parts(model).codes)
 
 
+def test_what_begins_a_model_begins_its_own_rows_and_is_not_asked_twice(ring_job: MakeJob) -> None:
+    job, begun = ring_job(own_rows=0.5), list[bool]()
+    begin = replace(_apprentice(SPEC, job), begin=lambda model: begun.append(isinstance(model.items, ProductItems)))
+    _learn(begin, job)
+    assert begun == [False]
+    shared = ring_job("shared")
+    _learn(replace(begin, training=shared.training), shared)
+    assert begun == [False, True]
+
+
 def test_of_one_epoch_there_is_nothing_to_share(ring_job: MakeJob, handed: list[dict[str, torch.Tensor]]) -> None:
     objective = Watched()
     job = ring_job(own_rows=0.5, epochs=1, objective=objective)
