@@ -15,7 +15,6 @@ from stillhouse.data.files import sha256_tree
 from stillhouse.errors import NightError, ParamsError, TrainingError
 from stillhouse.params.distillation import ConstantAlpha, ConstantTemperature
 from stillhouse.params.document import load_document
-from stillhouse.params.model import TrainingSpec
 from stillhouse.params.train_student import TrainStudentParams
 from stillhouse.reporting import Reporter
 from stillhouse.tuning.search import Request, Result, search
@@ -323,14 +322,19 @@ def test_a_warm_search_without_a_student_to_start_from_is_refused(night: Path) -
         run(night, warm=True)
 
 
-def test_an_empty_section_of_its_own_stands_in_place_of_the_common_one(
+def test_a_section_of_its_own_stands_in_place_of_the_common_one_and_an_empty_one_in_place_of_nothing(
     night: Path, heard: Any, stage: Callable[[Said], None]
 ) -> None:
     plain = yaml.safe_load((night / "params.yaml").read_text())
-    plain["students"]["small"] = {**plain["students"]["small"], "training": {}}
+    own = {**plain["train_student"]["training"], "learning_rate": 0.0123}
+    plain["students"]["small"] = {**plain["students"]["small"], "training": own}
     (night / "params.yaml").write_text(yaml.safe_dump(plain, sort_keys=False))
     stage(lambda params: [0.5])
-    assert run(night, trials=1).stands.values["learning_rate"] == TrainingSpec().learning_rate
+    assert run(night, trials=1).stands.values["learning_rate"] == 0.0123
+    plain["students"]["small"]["training"] = {}
+    (night / "params.yaml").write_text(yaml.safe_dump(plain, sort_keys=False))
+    with pytest.raises(ParamsError, match=r"students\.small\.training stands in place of train_student\.training"):
+        run(night, trials=1)
 
 
 @pytest.mark.parametrize(
