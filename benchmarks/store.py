@@ -21,8 +21,6 @@ the ratio of CPU seconds is the one to read. With ``--short`` one seed and fewer
 from __future__ import annotations
 
 import argparse
-import inspect
-import shutil
 import statistics
 import sys
 import tempfile
@@ -30,7 +28,6 @@ import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -39,41 +36,19 @@ import numpy as np
 import torch
 import yaml
 from _peers.report import table, write
+from store_night import LENGTH, WIDE, Night, made_up, shop
+from store_study import Dense, Exam, Taught, learn
 
-from stillhouse.data.files import write_json, write_none
-from stillhouse.data.sequences import Sequences
-from stillhouse.data.sources import fingerprint
-from stillhouse.data.vocabulary import Vocabulary
 from stillhouse.distill.coding_positions import RowCode, row_shapes
-from stillhouse.distill.hard import HardObjective
-from stillhouse.distill.mixed import MixedObjective
-from stillhouse.distill.positions import Windows, seen_pairs, spread, windows
+from stillhouse.distill.positions import Windows, windows
 from stillhouse.distill.soft_targets import SoftTargets, TargetBatch
 from stillhouse.evaluate.paired import lower_bound
-from stillhouse.models.build import build
-from stillhouse.models.checkpoint import Header, load, save
-from stillhouse.models.protocol import Recommender
-from stillhouse.params.base import build as build_params
-from stillhouse.params.base import stage_values
-from stillhouse.params.model import ComputeSpec, TrainingSpec, TransformerSpec
-from stillhouse.params.source import SourceSpec
-from stillhouse.reporting import SilentReporter
-from stillhouse.runner.stage import load_stage
+from stillhouse.models.checkpoint import load
+from stillhouse.params.model import ComputeSpec
 from stillhouse.stages import export_soft_targets as export_stage
 from stillhouse.train.compute import fabric_of, repeatable
-from stillhouse.train.job import Job
-from stillhouse.train.loop import train
-from stillhouse.train.optimizer import adamw, set_learning_rate
-from stillhouse.train.rows import TrainingRows
-from stillhouse.train.softmax import catalogue_loss
 
 ROOT = Path(__file__).parents[1]
-AS_OF = "2026-03-02T00:00:00+00:00"
-LENGTH = 50
-TEACHER = TransformerSpec(kind="transformer", width=64, blocks=2, heads=2, length=LENGTH, dropout=0.2)
-STUDENT = TransformerSpec(kind="transformer", width=16, blocks=1, heads=1, length=LENGTH, dropout=0.1)
-#: Items of the catalogue that only speed is measured on: MovieLens-1M's.
-WIDE = 3416
 
 
 @dataclass(frozen=True)
@@ -128,139 +103,6 @@ CODINGS = [
     Coding(50, 2, 60, 5),
 ]
 SHORT = [CODINGS[0], CODINGS[1], CODINGS[3], CODINGS[8]]
-
-
-class Night:
-    """Vocabulary, sequences and a teacher on disk."""
-
-    def __init__(self, folder: Path, params: Mapping[str, Any]) -> None:
-        """Stand in ``folder``, with the settings of a whole params.yaml."""
-        self.folder, self.params = folder, params
-        folder.mkdir(parents=True, exist_ok=True)
-        write_json(folder / "checked.json", {"passed": True})
-        write_none(folder / "none")
-
-    @property
-    def words(self) -> Vocabulary:
-        """The vocabulary."""
-        return Vocabulary.load(self.folder / "vocabulary")
-
-    @property
-    def events(self) -> Sequences:
-        """The sequences."""
-        return Sequences.open(self.folder / "sequences")
-
-    def stage(self, name: str, changes: Mapping[str, Any] | None = None, **paths: Path) -> Mapping[str, Any]:
-        """Run the stage ``name``; a path that it takes and that is not given holds nothing."""
-        function, model = load_stage(name)
-        night = {"as_of": AS_OF, "source": self.params["source"], "fingerprint": "0" * 64}
-        values = stage_values(model, dict(self.params), night, None)
-        for needed in set(inspect.signature(function).parameters) - {"params", "reporter", *paths}:
-            paths[needed] = self.folder / "none"
-        found: Mapping[str, Any] = function(
-            **paths, params=build_params(model, {**values, **(changes or {})}, name), reporter=SilentReporter()
-        )
-        return found
-
-    def keep(self, model: Recommender, spec: TransformerSpec) -> None:
-        """Make ``model`` the teacher."""
-        save(self.folder / "teacher", model, Header(spec, self.words.n_items, self.words.digest, False, 1, False))
-
-    def export(self, name: str, changes: Mapping[str, Any]) -> tuple[Path, Mapping[str, Any]]:
-        """Write the store ``name``; what stood there would be kept where it fits, so it goes first."""
-        shutil.rmtree(self.folder / name, ignore_errors=True)
-        resume = Path(tempfile.mkdtemp(dir=self.folder))
-        figures = self.stage(
-            "export_soft_targets",
-            changes,
-            teacher=self.folder / "teacher",
-            checked=self.folder / "checked.json",
-            vocabulary=self.folder / "vocabulary",
-            sequences=self.folder / "sequences",
-            soft_targets=self.folder / name,
-            resume=resume,
-        )
-        return self.folder / name, figures
-
-    def open(self, path: Path, **options: Any) -> SoftTargets:
-        """Open a store of it."""
-        return SoftTargets.open(path, vocabulary=self.words.digest, repeat_items=False, **options)
-
-
-def shop(folder: Path, params: Mapping[str, Any], epochs: int) -> Night:
-    """Prepare the built-in shop and train its teacher."""
-    night = Night(folder, params)
-    source = {"source": params["source"] | {"kind": "shop"}}
-    mark = fingerprint(build_params(SourceSpec, source["source"], "source"), datetime.fromisoformat(AS_OF))
-    night.stage("ingest", source | {"fingerprint": mark}, snapshot=folder / "snapshot")
-    night.stage(
-        "validate",
-        snapshot=folder / "snapshot",
-        accepted=folder / "accepted",
-        quarantine=folder / "quarantine",
-        profile=folder / "profile",
-        verdict=folder / "verdict.json",
-        data_docs=folder / "data_docs",
-    )
-    night.stage("admit", verdict=folder / "verdict.json", admitted=folder / "admitted.json")
-    night.stage(
-        "prepare",
-        accepted=folder / "accepted",
-        admitted=folder / "admitted.json",
-        vocabulary=folder / "vocabulary",
-        sequences=folder / "sequences",
-    )
-    model = build(TEACHER, night.words.n_items, seed=1)
-    training = TrainingSpec(epochs=epochs, batch_size=64, learning_rate=2e-3, patience=epochs, schedule="cosine")
-    job = Job(HardObjective(), night.events, training, ComputeSpec(), 1, False, folder / "teacher-resume", "teacher")
-    job.resume.mkdir()
-    train(model, job, SilentReporter())
-    night.keep(model, TEACHER)
-    return night
-
-
-def made_up(folder: Path, params: Mapping[str, Any], users: int) -> Night:
-    """Write ``users`` histories of 150 events over `WIDE` items, and a teacher that learnt nothing but has opinions."""
-    night = Night(folder, params)
-    rng = np.random.default_rng(0)
-    liked = rng.pareto(1.0, WIDE) + 0.05
-    rows = [rng.choice(WIDE, 152, replace=False, p=liked / liked.sum()) + 1 for _ in range(users)]
-    items = np.concatenate(rows).astype(np.int32)
-    names = [f"i{number}" for number in range(1, WIDE + 1)]
-    words = Vocabulary(
-        item_ids=["", *names],
-        user_ids=[f"u{number}" for number in range(users)],
-        popularity=np.bincount(items, minlength=WIDE + 1),
-        titles=[None] * (WIDE + 1),
-        texts=[None] * (WIDE + 1),
-        categories=[None] * (WIDE + 1),
-        as_of=AS_OF,
-        has_items=False,
-    )
-    words.save(folder / "vocabulary")
-    empty = np.empty((0, 3), np.int64)
-    Sequences(
-        items=items,
-        times=np.arange(len(items), dtype=np.int64),
-        weights=np.ones(len(items), np.float32),
-        offsets=np.arange(users + 1, dtype=np.int64) * 152,
-        train_length=np.full(users, 150, np.int32),
-        valid=empty,
-        test=empty,
-        window=empty,
-        n_items=WIDE,
-        vocabulary=words.digest,
-        repeat_items=False,
-        order="position",
-        window_start=None,
-        window_end=None,
-        window_reason="made up",
-    ).save(folder / "sequences")
-    model = build(TEACHER, WIDE, seed=1)
-    with torch.no_grad():
-        model.items.weight.mul_(12.0)
-    night.keep(model.eval(), TEACHER)
-    return night
 
 
 class Memory(SoftTargets):
@@ -416,124 +258,6 @@ def _read(store: SoftTargets, parts: list[np.ndarray]) -> None:
 
 def _epoch(night: Night, store: SoftTargets) -> None:
     learn(night, Taught(night, store, 1.0), 1, seed=1)
-
-
-class Taught:
-    """Learns from a store alone (alpha 0), in the parts that the training loop uses."""
-
-    def __init__(self, night: Night, store: SoftTargets, temperature: float) -> None:
-        """Read ``store``."""
-        self._objective = MixedObjective(store, night.events, alpha=0.0, temperature=temperature)
-
-    def loss(self, model: Any, histories: torch.Tensor, batch: Any) -> torch.Tensor:
-        """Return the loss of a batch."""
-        states, _ = model.training_states(histories, batch.targets)
-        return catalogue_loss(states, model.items.weight, self._objective.lesson(batch)).total
-
-
-class Dense:
-    """Learns from every score of the teacher, held in memory."""
-
-    def __init__(self, night: Night, temperature: float) -> None:
-        """Score all training positions."""
-        events = night.events
-        plan = windows(events.train_length, LENGTH)
-        self._temperature = temperature
-        self._offsets = np.zeros(events.n_users, np.int64)
-        self._offsets[plan.users] = np.cumsum(plan.counts) - plan.counts - plan.first
-        parts = [teacher_logs(night, plan.part(at, at + 256), temperature) for at in range(0, len(plan), 256)]
-        self._logs = torch.cat(parts)
-
-    def loss(self, model: Any, histories: torch.Tensor, batch: Any) -> torch.Tensor:
-        """Return the loss of a batch, times temperature² as everywhere."""
-        states, _ = model.training_states(histories, batch.targets)
-        logs = self._logs[torch.from_numpy(self._offsets)[batch.users] + batch.steps]
-        return divergence(logs, model.scores(states), self._temperature).mean() * self._temperature**2
-
-
-def divergence(logs: torch.Tensor, scores: torch.Tensor, temperature: float) -> torch.Tensor:
-    """KL of the student's ``scores`` from the teacher's ``logs`` (-inf: no candidate), [N]."""
-    absent = torch.isneginf(logs)
-    student = torch.log_softmax(scores.masked_fill(absent, -torch.inf) / temperature, dim=1)
-    return (logs.exp() * (logs - student).masked_fill(absent, 0.0)).sum(dim=1)
-
-
-@torch.inference_mode()
-def teacher_logs(night: Night, batch: Windows, temperature: float, last: bool = False) -> torch.Tensor:
-    """Log-probabilities of the teacher over the candidates at the positions of ``batch``, or the ``last`` of each."""
-    model, events = load(night.folder / "teacher")[0], night.events
-    inputs = torch.from_numpy(events.padded(batch.users, batch.first + batch.counts, int(batch.counts.max())))
-    rows, steps = spread(batch.first, batch.counts)
-    scores = model.position_scores(inputs).clone()
-    users = batch.users[rows]
-    seen = seen_pairs(events.items, events.offsets, users, steps)
-    scores[:, 0] = -torch.inf
-    scores[torch.from_numpy(seen[0]), torch.from_numpy(seen[1])] = -torch.inf
-    if last:
-        scores = scores[torch.from_numpy(np.cumsum(batch.counts) - 1)]
-    return torch.log_softmax(scores / temperature, dim=1).clone()
-
-
-def learn(night: Night, lesson: Taught | Dense, epochs: int, seed: int) -> Any:
-    """Train a student for ``epochs``; the learning rate falls as a cosine to 0."""
-    training = TrainingSpec(epochs=epochs, batch_size=128, learning_rate=0.01)
-    with repeatable(ComputeSpec(threads=2)):
-        torch.manual_seed(seed)
-        model = build(STUDENT, night.words.n_items, seed=seed).train()
-        rows = TrainingRows(night.events, LENGTH)
-        optimizer = adamw(model, training)
-        plans = [rows.plan(seed, epoch, training.batch_size) for epoch in range(epochs)]
-        steps, done = sum(map(len, plans)), 0
-        for batches in plans:
-            for index in batches:
-                histories, batch = rows.batch(index)
-                optimizer.zero_grad()
-                lesson.loss(model, histories, batch).backward()
-                torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-                rise, fall = min(1.0, (done + 1) / 50), 0.5 * (1.0 + np.cos(np.pi * done / steps))
-                set_learning_rate(optimizer, 0.01 * rise * fall)
-                optimizer.step()
-                done += 1
-    return model.eval()
-
-
-@dataclass(frozen=True)
-class Mark:
-    """How a student did on the held-out positions."""
-
-    far: float
-    """Mean KL from the teacher, in nats."""
-    gains: np.ndarray
-    """float64 [positions]: each one's part of NDCG@10."""
-
-
-class Exam:
-    """Held-out positions: those that the validation and test targets are asked at."""
-
-    def __init__(self, night: Night, temperature: float) -> None:
-        """Ask the teacher."""
-        events = night.events
-        targets = np.concatenate([np.asarray(events.targets("valid")), np.asarray(events.targets("test"))])
-        targets = targets[targets[:, 1] > 0]
-        counts = np.minimum(targets[:, 1], LENGTH)
-        asked = Windows(targets[:, 0], targets[:, 1] - counts, counts)
-        self._temperature = temperature
-        self._histories = torch.from_numpy(events.padded(asked.users, targets[:, 1], LENGTH))
-        parts = [
-            teacher_logs(night, asked.part(at, at + 256), temperature, last=True) for at in range(0, len(asked), 256)
-        ]
-        self._logs = torch.cat(parts)
-        self._items = torch.from_numpy(targets[:, 2].copy())
-
-    @torch.inference_mode()
-    def mark(self, model: Any) -> Mark:
-        """Return how far ``model`` is from the teacher, and what it finds."""
-        scores = torch.cat([model(part) for part in self._histories.split(512)])
-        far = divergence(self._logs, scores, self._temperature).mean()
-        scores = scores.masked_fill(torch.isneginf(self._logs), -torch.inf)
-        rank = (scores >= scores.gather(1, self._items[:, None])).sum(dim=1).float()
-        gain = torch.where((rank <= 10) & (self._items > 0), 1.0 / torch.log2(rank + 1.0), 0.0)
-        return Mark(float(far), gain.numpy().astype(np.float64))
 
 
 def quality_table(
