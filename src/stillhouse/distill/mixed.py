@@ -142,7 +142,7 @@ class MixedObjective:
         some = ids[:: max(1, len(ids) // _LOOKED_AT)]
         found = []
         for temperature in self._store.header.temperatures:
-            lse = self._store.batch(some, temperature).lse
+            lse = self._store.batch(some, temperature, draws=False).lse
             chances = np.exp(-lse[np.isfinite(lse)])
             found.append((temperature, float(chances.mean()) if len(chances) else 0.0))
         return found

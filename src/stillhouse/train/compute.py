@@ -33,18 +33,25 @@ def device_of(compute: ComputeSpec) -> torch.device:
     """Return the device of ``compute``.
 
     Raises:
-        ParamsError: there is no such device here.
+        ParamsError: there is no such device here, or it has no such precision.
     """
     if compute.device == "cuda" and not torch.cuda.is_available():
         raise ParamsError("device cuda must have a GPU, found none: set auto or cpu (params.yaml: compute.device)")
-    return torch.device("cuda", 0) if compute.device != "cpu" and torch.cuda.is_available() else torch.device("cpu")
+    if compute.device != "cpu" and torch.cuda.is_available():
+        return torch.device("cuda", 0)
+    if compute.precision == "16-mixed":  # Fabric would train in bfloat16, and only warn
+        raise ParamsError(
+            "precision 16-mixed must have a GPU, found that this runs on the processor: set bf16-mixed or 32-true "
+            "(params.yaml: compute.precision)"
+        )
+    return torch.device("cpu")
 
 
 def fabric_of(compute: ComputeSpec) -> lightning_fabric.Fabric:
     """Return a launched Fabric on one device of ``compute``, for training.
 
     Raises:
-        ParamsError: there is no such device here.
+        ParamsError: there is no such device here, or it has no such precision.
     """
     import lightning_fabric  # as long an import as torch's own, which whoever only scores is spared
 
@@ -63,7 +70,11 @@ def emulates_bfloat16(compute: ComputeSpec) -> bool:
 
 
 def scoring(compute: ComputeSpec) -> AbstractContextManager[object]:
-    """Return the context, of the calling thread alone, in which a model whose weights were read scores."""
+    """Return the context, of the calling thread alone, in which a model whose weights were read scores.
+
+    Raises:
+        ParamsError: there is no such device here, or it has no such precision.
+    """
     bits, _, kind = compute.precision.partition("-")
     return torch.autocast(device_of(compute).type, dtype=_MIXED[bits]) if kind == "mixed" else nullcontext()
 

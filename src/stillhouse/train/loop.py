@@ -189,8 +189,8 @@ class _Run:
     def _step(self, index: int, rows: Ints) -> None:
         place, fabric, training = self.place, self.fabric, self.job.training
         # Every step draws from a seed of its own: a resumed run needs no generator's state.
-        torch.manual_seed(derived_seed(self.job.seed, place.epoch, index, fabric.global_rank))
-        made = self.rows.batch(rows[fabric.global_rank :: fabric.world_size])
+        torch.manual_seed(derived_seed(self.job.seed, place.epoch, index, 0))  # 0: of this process, the only one
+        made = self.rows.batch(rows)
         histories, batch = self._on_device(made)
         self.module.train()
         begin, end = self.job.covers
@@ -261,6 +261,11 @@ class _Run:
         tensors = {name: sent(value, device) for name, value in vars(positions).items() if isinstance(value, Tensor)}
         return sent(histories, device), tensors
 
+    @property
+    def _precision(self) -> lightning_fabric.plugins.Precision:
+        """Return what holds the scale of a loss in float16; other precisions hold nothing."""
+        return self.fabric.strategy.precision
+
     def _key(self) -> dict[str, Any]:
         """Return what a state must have been made for; the directory is private, this is the second lock."""
         shapes = {name: list(tensor.shape) for name, tensor in self.model.state_dict().items()}
@@ -275,16 +280,16 @@ class _Run:
         }
 
     def _save(self) -> None:
-        if self.fabric.is_global_zero:
-            tensors = {f"model/{name}": tensor for name, tensor in self.model.state_dict().items()}
-            tensors |= {f"kept/{name}": tensor for name, tensor in self.kept.items()}
-            if self.job.objective.weights is not None:
-                learnt = self.job.objective.weights.state_dict()
-                tensors |= {f"learnt/{name}": tensor for name, tensor in learnt.items()}
-            if self.average is not None:
-                tensors |= {f"mean/{name}": tensor for name, tensor in self.average.model.state_dict().items()}
-            tensors |= named_optimizer_state(self.optimizer) | {"sums": self.sums}
-            save_state(self.job.resume, State(tensors, {"place": asdict(self.place), "key": self._key()}))
+        tensors = {f"model/{name}": tensor for name, tensor in self.model.state_dict().items()}
+        tensors |= {f"kept/{name}": tensor for name, tensor in self.kept.items()}
+        if self.job.objective.weights is not None:
+            learnt = self.job.objective.weights.state_dict()
+            tensors |= {f"learnt/{name}": tensor for name, tensor in learnt.items()}
+        if self.average is not None:
+            tensors |= {f"mean/{name}": tensor for name, tensor in self.average.model.state_dict().items()}
+        tensors |= named_optimizer_state(self.optimizer) | {"sums": self.sums}
+        facts = {"place": asdict(self.place), "key": self._key(), "precision": self._precision.state_dict()}
+        save_state(self.job.resume, State(tensors, facts))
         self.saved_at = time.monotonic()
 
     def _go_on(self) -> None:
@@ -295,6 +300,7 @@ class _Run:
                 self._keep_if_best(self._validate())
             return
         self.place = _Place(**state.facts["place"])
+        self._precision.load_state_dict(state.facts.get("precision", {}))
         self.model.load_state_dict(_under("model/", state.tensors))
         self.kept = {name: tensor.to(self.fabric.device) for name, tensor in _under("kept/", state.tensors).items()}
         if self.job.objective.weights is not None:

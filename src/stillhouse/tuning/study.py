@@ -45,7 +45,7 @@ class Trial:
     ndcg_at_10: float | None
     """The best of its epochs on the validation split; ``None``: it diverged before the first had ended."""
     epochs: int
-    """Epochs that were trained."""
+    """Epochs that were reported: of items that share parts, those after the ones with rows of their own."""
     seconds: float
     """What the run that finished it took; the part before a kill is not counted."""
     end: End

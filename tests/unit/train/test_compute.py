@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -65,7 +66,14 @@ def test_what_only_scores_does_so_in_fabrics_precision(precision: str) -> None:
     assert torch.get_default_dtype() == torch.float32
 
 
-@pytest.mark.parametrize("precision", ["32-true", "64-true", "bf16-mixed", "16-mixed"])
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
+@pytest.mark.parametrize("of", [fabric_of, scoring])
+def test_float16_on_a_processor_is_refused(of: Callable[[ComputeSpec], object]) -> None:
+    with pytest.raises(ParamsError, match=r"precision 16-mixed must have a GPU, .*: set bf16-mixed or 32-true"):
+        of(ComputeSpec(device="auto", precision="16-mixed"))
+
+
+@pytest.mark.parametrize("precision", ["32-true", "64-true", "bf16-mixed"])
 def test_scoring_touches_nothing_that_other_threads_share(precision: str) -> None:
     with scoring(ComputeSpec(device="cpu", precision=precision, threads=1)):
         assert torch.get_default_dtype() == torch.float32

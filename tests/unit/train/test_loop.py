@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from lightning_fabric.plugins import Precision
 
 from stillhouse.distill.hard import HardObjective
 from stillhouse.distill.protocol import Lesson, PositionBatch
@@ -176,6 +177,17 @@ def test_every_setting_of_training_changes_the_weights(ring_job: MakeJob, change
     train(one, ring_job("a", epochs=1), SilentReporter())
     train(two, ring_job("b", epochs=1, **change), SilentReporter())
     assert not same(one, two)
+
+
+def test_the_scale_of_a_float16_loss_outlives_a_kill(ring_job: MakeJob, monkeypatch: pytest.MonkeyPatch) -> None:
+    restored: list[Mapping[str, float]] = []
+    monkeypatch.setattr(Precision, "state_dict", lambda _: {"scale": 512.0, "_growth_tracker": 3})
+    monkeypatch.setattr(Precision, "load_state_dict", lambda _, state: restored.append(state))
+    with pytest.raises(Killed):
+        train(fresh(), ring_job(epochs=2, objective=Dying(6)), SilentReporter())
+    assert not restored
+    train(fresh(), ring_job(epochs=2), SilentReporter())
+    assert restored == [{"scale": 512.0, "_growth_tracker": 3}]
 
 
 def test_another_precision_trains_as_well(ring_job: MakeJob) -> None:
