@@ -103,8 +103,11 @@ PREPARE = {
 }
 
 
-def training(place, previous, given=None, model="student.model"):
-    """Return the cases of a `TrainingSpec` at ``place``; ``previous`` gives the stage something to start warm from."""
+def training(place, previous, given=None, model="student.model", alone=None):
+    """Return the cases of a `TrainingSpec` at ``place``; ``previous`` gives the stage something to start warm from.
+
+    ``alone`` makes a student learn without a teacher, who may have been asked about other windows.
+    """
     # At a rate of nearly nothing no epoch is better than the first.
     still = {f"{place}.learning_rate": 1e-9, f"{place}.epochs": 3, f"{place}.patience": 2}
     cases = {
@@ -114,7 +117,7 @@ def training(place, previous, given=None, model="student.model"):
         "learning_rate": Case(0.02),
         "warmup_steps": Case(0),
         "schedule": Case("linear"),
-        "windows": Case("all", given={f"{model}.length": 2}),  # shorter than the histories
+        "windows": Case("all", given={f"{model}.length": 2, **(alone or {})}),  # shorter than the histories
         "candidates": Case("all"),
         "negatives": Case(3),
         "average": Case(1.0),
@@ -279,11 +282,12 @@ def distillation(place):
     return {f"{place}.{name}": case for name, case in cases.items()}
 
 
+ALONE = {"distillation.alpha": 1.0}
 TRAIN_STUDENT = {
-    **training("training", LAST_STUDENT),
+    **training("training", LAST_STUDENT, alone=ALONE),
     **distillation("distillation"),
     **model("student.model"),
-    **training("student.training", LAST_STUDENT, given={"student.training": TRAINING}),
+    **training("student.training", LAST_STUDENT, given={"student.training": TRAINING}, alone=ALONE),
     **distillation("student.distillation"),
     "seed": Case(2),
     "repeat_items": Case(True, refused=DataError),
@@ -573,7 +577,7 @@ def test_a_setting_of_a_search_changes_its_trials(tmp_path, setting):
             try:
                 for epoch in range(4):
                     figure = 1.0 - draft.values["alpha"] + 0.01 * epoch
-                    draft.report(figure, epoch)
+                    draft.report(figure)
             except Pruned:
                 study.finish(draft, None, 1.0, "pruned")
             else:

@@ -112,6 +112,6 @@ def _hidden_width(header: StoreHeader) -> int:
     if not header.hidden_width:
         raise StoreError(
             "the soft-target store must hold the teacher's states for the method features, found none (params.yaml: "
-            "train_student.distillation.methods): set export_soft_targets.hidden to true, or take another method"
+            "export_soft_targets.hidden): set it to true and run a night, or take another method"
         )
     return header.hidden_width

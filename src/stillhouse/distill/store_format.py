@@ -163,8 +163,8 @@ class StoreHeader(_Entry):
             known = ", ".join(f"{value:g}" for value in self.temperatures)
             raise StoreError(
                 f"temperature must be one of the soft-target store's ({known}), got {temperature:g} "
-                "(params.yaml: train_student.distillation.temperature): choose one of them, "
-                "or add it to export_soft_targets.temperatures"
+                "(params.yaml: export_soft_targets.temperatures): choose one of the store's, or add it there and run "
+                "a night"
             )
         return self.temperatures.index(temperature)
 

@@ -9,6 +9,7 @@ from stillhouse.params.distillation import (
     ConstantTemperature,
     FeaturesSpec,
     RampedTemperature,
+    RegressionSpec,
     SoftSpec,
     TemperatureSpec,
 )
@@ -42,8 +43,8 @@ def require_agreement(
 
     Raises:
         ParamsError: the store is to keep states of a teacher without any, a student's distillation needs an item
-            table, states, a second score or a temperature that there will not be, or a taught student reads other
-            windows of a history than the store was scored in.
+            table, states, draws, a second score or a temperature that there will not be, or a taught student reads
+            other windows of a history than the store was scored in.
     """
     if export.hidden and not isinstance(teacher, _BY_STATES):
         raise ParamsError(
@@ -79,6 +80,9 @@ def _require_student(
             f"the method soft must see two scores or more to standardise them, found export_soft_targets.k: {export.k} "
             f"(params.yaml: {place}.methods): raise k, or set standardise to false"
         )
+    for method in spec.methods:
+        if isinstance(method, RegressionSpec):
+            _require_scores(method, export, f"{place}.methods")
     windows = (student.student.training or student.training).windows
     if windows not in ("last", export.windows):
         at = f"students.{name}.training" if student.student.training is not None else "train_student.training"
@@ -93,6 +97,20 @@ def _require_student(
         raise ParamsError(
             f"temperature must be one of export_soft_targets.temperatures ({known}), found {heat:g} "
             f"(params.yaml: {place}.temperature): choose one of them, or add it there"
+        )
+
+
+def _require_scores(method: RegressionSpec, export: ExportSoftTargetsParams, place: str) -> None:
+    """Refuse a regression that would have nothing to compare: one score is always the teacher's, up to a constant."""
+    if method.draws and not export.tail_samples:
+        raise ParamsError(
+            "the method regression must find items drawn from the tail in the store, found "
+            f"export_soft_targets.tail_samples: 0 (params.yaml: {place}): set draws to false, or draw some"
+        )
+    if not method.draws and export.k < 2:
+        raise ParamsError(
+            f"the method regression must see two scores or more, found export_soft_targets.k: {export.k} "
+            f"(params.yaml: {place}): raise k, or set draws to true"
         )
 
 

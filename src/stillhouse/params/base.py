@@ -10,7 +10,7 @@ two together.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import date
 from pathlib import Path
 from types import NoneType, UnionType
@@ -43,6 +43,26 @@ EventWeights = dict[str, Annotated[float, pydantic.Field(ge=0.0, allow_inf_nan=F
 _TAG = "kind"
 #: Type of a validator's error about a value that no message may show; its context may hold ``advice``.
 NOT_SHOWN = "not_shown"
+
+#: Type of pydantic's error about a value of another type → what the value must be; ``None``: as the error says.
+_WANTED = {
+    "model_type": "a section of settings",
+    "model_attributes_type": "a section of settings",
+    "dict_type": "a section of settings",
+    "list_type": "a list",
+    "tuple_type": "a list",
+    "int_type": "a whole number",
+    "int_parsing": "a whole number",
+    "int_from_float": "a whole number",
+    "float_type": "a number",
+    "float_parsing": "a number",
+    "bool_type": "true or false",
+    "bool_parsing": "true or false",
+    "string_type": "text",
+    "literal_error": None,
+}
+#: Unknown settings of one section that are each said in full.
+_APART = 2
 
 _SECRET_NAME = re.compile(r"passw(?:or)?d|passphrase|pwd|secret|token|credential|access_?key|api_?key|\bpass\b", re.I)
 _SECRET_PAIR = re.compile(rf"(?:{_SECRET_NAME.pattern})\w*\s*=\s*[^\s&;]", re.I)
@@ -150,10 +170,32 @@ def build(model: type[M], values: Mapping[str, Any], where: str) -> M:
     Raises:
         ParamsError: a setting is missing, unknown, of the wrong type or out of range. The line holds no password.
     """
+    if wrong := [
+        f"{'.'.join(parts)} must be a number, got {value} ({_place(where, parts)})"
+        for parts, value in _yes(model, values)
+    ]:
+        raise ParamsError("; ".join(wrong))
     try:
         return model.model_validate(values)
     except pydantic.ValidationError as error:
-        raise ParamsError("; ".join(_explain(model, problem, where) for problem in _first(error.errors()))) from None
+        raise ParamsError("; ".join(_clauses(model, _first(error.errors()), where))) from None
+
+
+def _yes(annotation: Any, value: Any, parts: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], bool]]:
+    """Find ``true`` and ``false`` that stand for a number, which pydantic reads as 1 and 0 (YAML reads ``yes`` so)."""
+    annotation = _bare(annotation)
+    members = get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
+    if isinstance(value, bool):
+        kinds = {_bare(member) for member in members}
+        if kinds & {int, float} and bool not in kinds:
+            yield parts, value
+    elif isinstance(value, Mapping):
+        of = next((member for member in members if str(value.get(_TAG)) in _tags(member)), annotation)
+        for key, member in value.items():
+            yield from _yes(_inside(of, key), member, (*parts, str(key)))
+    elif isinstance(value, list | tuple):
+        for number, member in enumerate(value):
+            yield from _yes(_inside(annotation, number), member, (*parts, str(number)))
 
 
 def _first(problems: list[Any]) -> list[Any]:
@@ -168,13 +210,41 @@ def _first(problems: list[Any]) -> list[Any]:
     ]
 
 
+def _clauses(model: type[pydantic.BaseModel], problems: list[Any], where: str) -> Iterator[str]:
+    """Give a clause a problem; one for a section that is full of unknown settings, one for a value of several types."""
+    unknown: dict[tuple[int | str, ...], list[str]] = {}
+    tried: dict[tuple[str, ...], list[Any]] = {}
+    for one in problems:
+        if one["type"] == "extra_forbidden":
+            unknown.setdefault(one["loc"][:-1], []).append(redacted(str(one["loc"][-1])))
+        elif one["type"] in _WANTED:
+            tried.setdefault(tuple(_follow(model, one["loc"])[0]), []).append(one)
+    for one in problems:
+        if one["type"] == "extra_forbidden":
+            names = unknown[one["loc"][:-1]]
+            if len(names) <= _APART or redacted(str(one["loc"][-1])) == names[0]:
+                rest = f"; nor does it know {', '.join(names[1:])}" if len(names) > _APART else ""
+                yield _unknown_setting(model, one["loc"], where) + rest
+        elif one["type"] in _WANTED:
+            parts = tuple(_follow(model, one["loc"])[0])
+            if (same := tried.pop(parts, None)) is not None:
+                yield _explain(model, one, where) if len(same) == 1 else _wanted(parts, same, where)
+        else:
+            yield _explain(model, one, where)
+
+
+def _wanted(parts: tuple[str, ...], problems: list[Any], where: str) -> str:
+    """Say what would do of the several types that a setting may have."""
+    said = [_WANTED[one["type"]] or one["ctx"]["expected"].replace("'", "").replace(" or ", ", ") for one in problems]
+    name, place = ".".join(parts), _place(where, parts)
+    return one_line(f"{name} must be {' or '.join(said)}, got {_shown(problems[0]['input'])} ({place})")
+
+
 def _explain(model: type[pydantic.BaseModel], problem: Any, where: str) -> str:
     kind, found = problem["type"], problem["input"]
     context = problem.get("ctx", {})
     parts, annotation = _follow(model, problem["loc"])
     path, place = ".".join(parts), _place(where, parts)
-    if kind == "extra_forbidden":
-        return _unknown_setting(model, problem["loc"], where)
     if parts[-1:] == ["[key]"]:
         name, path = parts[-2], ".".join(parts[:-2])
         rule = context.get("pattern", problem["msg"])
@@ -193,8 +263,13 @@ def _explain(model: type[pydantic.BaseModel], problem: Any, where: str) -> str:
     choices = re.findall("'([^']*)'", context["expected"]) if kind == "literal_error" else []
     if choices and isinstance(found, str):
         return one_line(unknown_name(_called(parts), redacted(found), choices, place))
-    message = problem["msg"][0].lower() + problem["msg"][1:]
-    return one_line(f"{path or 'the section'}: {message}, got {_shown(found)} ({place})")
+    path = path or "the section"
+    if kind == "value_error" and isinstance(found, Mapping | list):  # of several settings together, which it names
+        return one_line(f"{path}: {context['error']} ({place})")
+    if _WANTED.get(kind):
+        return one_line(f"{path} must be {_WANTED[kind]}, got {_shown(found)} ({place})")
+    message = problem["msg"].removeprefix("Value error, ")
+    return one_line(f"{path}: {message[0].lower()}{message[1:]}, got {_shown(found)} ({place})")
 
 
 def _called(parts: list[str]) -> str:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
 import pydantic
+from pydantic_core import PydanticCustomError
 
 from stillhouse.params.base import Frozen
 
@@ -35,7 +37,15 @@ Positive = Annotated[float, pydantic.Field(gt=0.0)]
 
 def _constant(value: Any) -> Any:
     """Let a number stand for the schedule that is this number throughout."""
-    return {"kind": "constant", "value": value} if isinstance(value, int | float) else value
+    if isinstance(value, Mapping | pydantic.BaseModel):
+        return value
+    try:
+        number = None if isinstance(value, bool) else float(value)  # YAML reads 1e-1 as text
+    except (TypeError, ValueError):
+        number = None
+    if number is None:
+        raise PydanticCustomError("schedule_type", "must be a number or a schedule")
+    return {"kind": "constant", "value": number}
 
 
 class _Ramp(Frozen):
@@ -192,6 +202,12 @@ class RelationsSpec(_Method):
     angle: float = pydantic.Field(2.0, ge=0.0)
     """What angles of triples count."""
 
+    @pydantic.model_validator(mode="after")
+    def _says_something(self) -> Self:
+        if not self.distance and not self.angle:
+            raise ValueError("relations must compare something: distance or angle must be above 0, found both 0")
+        return self
+
 
 MethodSpec = Annotated[
     SoftSpec
@@ -239,6 +255,10 @@ class DistillationSpec(Frozen):
         twice = sorted({kind for kind in kinds if kinds.count(kind) > 1})
         if twice:
             raise ValueError(f"methods must be of different kinds, got {', '.join(twice)} more than once")
+        if not self.alone and not any(method.weight for method in self.methods):
+            raise ValueError(
+                "a method must have a weight above 0, found none; to hear nothing of the teacher set alpha to 1"
+            )
         return self
 
     @pydantic.model_validator(mode="after")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -15,6 +15,7 @@ from stillhouse.params.agreement import require_agreement
 from stillhouse.params.alerts import AlertsParams
 from stillhouse.params.base import EventWeights, Frozen, StageParams, build, read_yaml, stage_values
 from stillhouse.params.check_teacher import CheckTeacherParams
+from stillhouse.params.distillation import DistillationSpec
 from stillhouse.params.evaluate import EvaluateParams
 from stillhouse.params.export_soft_targets import ExportSoftTargetsParams
 from stillhouse.params.gate import GateParams, NightParams
@@ -106,24 +107,39 @@ def _part(model: type[P], plain: dict[str, Any], where: str, instance: str | Non
 
 
 def _require_whole(plain: dict[str, Any], where: str) -> None:
-    """Refuse a training of a student's or a member's own that leaves out what the common one sets.
+    """Refuse a section of a student's or a member's own that leaves out what the common one sets.
 
-    It stands in that one's place: what it leaves out would be what nobody wrote down.
+    It stands in that one's place: what it leaves out would be what nobody wrote down. Of a distillation this is about
+    settings that the common one sets to other than what they are by themselves; a student alone hears none of them.
 
     Raises:
         ParamsError: a setting is left out.
     """
     members = plain["train_teacher"]["model"].get("members") or {}
-    owners = [("train_student", f"students.{name}", one) for name, one in plain["students"].items()]
-    owners += [("train_teacher", f"train_teacher.model.members.{name}", one) for name, one in members.items()]
-    for common, owner, one in owners:
-        if (own := one.get("training")) is None:
-            continue
-        if missing := [key for key in plain[common]["training"] if key not in own]:
-            raise ParamsError(
-                f"{owner}.training stands in place of {common}.training and must set what that one sets, found no "
-                f"{', '.join(missing)} ({where}: {owner}.training)"
-            )
+    students = plain["students"].items()
+    common = plain["train_student"]
+    shared = build(DistillationSpec, common["distillation"], f"{where}: train_student.distillation")
+    matters = [
+        name
+        for name, field in DistillationSpec.model_fields.items()
+        if name in common["distillation"] and getattr(shared, name) != field.default
+    ]
+    for name, one in members.items():
+        place = f"train_teacher.model.members.{name}.training"
+        _require_keys(one, place, "train_teacher.training", plain["train_teacher"]["training"], where)
+    for name, one in students:
+        _require_keys(one, f"students.{name}.training", "train_student.training", common["training"], where)
+        if (one.get("distillation") or {}).get("alpha") != 1:
+            _require_keys(one, f"students.{name}.distillation", "train_student.distillation", matters, where)
+
+
+def _require_keys(owner: Mapping[str, Any], place: str, common: str, keys: Iterable[str], where: str) -> None:
+    own = owner.get(place.rpartition(".")[2])
+    if own is not None and (missing := [key for key in keys if key not in own]):
+        raise ParamsError(
+            f"{place} stands in place of {common} and must set what that one sets, found no {', '.join(missing)} "
+            f"({where}: {place})"
+        )
 
 
 def _any_night(model: type[StageParams]) -> Mapping[str, Any]:

@@ -35,5 +35,6 @@ class EvaluateParams(StageParams):
     @pydantic.model_validator(mode="after")
     def _ten(self) -> EvaluateParams:
         if 10 not in self.ks:
-            raise ValueError("ks must hold 10, which the gate and early stopping read")
+            found = ", ".join(map(str, self.ks))
+            raise ValueError(f"ks must hold 10, which the gate and early stopping read, found {found}")
         return self

@@ -50,3 +50,10 @@ class ExportSoftTargetsParams(StageParams):
     seed: int = pydantic.Field(ge=0)
     repeat_items: bool
     compute: ComputeSpec
+
+    @pydantic.field_validator("temperatures")
+    @classmethod
+    def _differ(cls, temperatures: tuple[float, ...]) -> tuple[float, ...]:
+        if len(set(temperatures)) < len(temperatures):
+            raise ValueError("temperatures must differ")
+        return temperatures

@@ -27,6 +27,7 @@ from stillhouse.models.cost import cost
 from stillhouse.models.protocol import Recommender
 from stillhouse.models.warm import require_grown
 from stillhouse.params.check_teacher import CheckTeacherParams
+from stillhouse.params.model import BidirectionalSpec, EnsembleSpec, GruSpec, TeacherSpec, TransformerSpec
 from stillhouse.reporting import Reporter
 from stillhouse.train.compute import device_of, repeatable, scoring
 from stillhouse.train.validation import ValidationSet
@@ -82,12 +83,12 @@ def check_teacher(
             fell behind last night's, or recommends a handful of items to everybody.
     """
     words, events = read_night(vocabulary, sequences, params.repeat_items)
-    model, _ = load(teacher, vocabulary=words.digest)
+    model, header = load(teacher, vocabulary=words.digest)
     with repeatable(params.compute):
         bench = _Bench(words, events, params, reporter)
         found = bench.validation(model, previous_teacher)
         reporter.note(", ".join(f"{name} {value:.4g}" for name, value in found.items() if value is not None))
-        if (found["train_over_valid"] or 0.0) > _REMEMBERS:
+        if (found["train_over_valid"] or 0.0) > _REMEMBERS and _speaks_of_its_own(header.spec):
             reporter.note(_CROSS_FIT.format(**found))
         _require(found, params)
         figures = bench.held_out(model) | cost(model.cpu())
@@ -194,6 +195,13 @@ def _torch_scorer(
         return scores
 
     return score
+
+
+def _speaks_of_its_own(spec: TeacherSpec) -> bool:
+    """Say whether it is asked about users whom it was trained on: no table is, and nothing that is cross-fitted."""
+    if isinstance(spec, EnsembleSpec):
+        return any(_speaks_of_its_own(member.model) for member in spec.members.values())
+    return isinstance(spec, TransformerSpec | GruSpec | BidirectionalSpec)
 
 
 def _require(found: Figures, params: CheckTeacherParams) -> None:

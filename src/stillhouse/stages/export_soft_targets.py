@@ -151,7 +151,8 @@ def _standing(
     except StoreError as error:  # such as one of an older version: it is of use to nobody, and no reason to fail
         reporter.note(f"everybody is scored: {error}")
         return nothing
-    reporter.note(f"{int(found.users.sum())} users keep what an earlier teacher said, of {len(found.layers)} nights")
+    people = int(found.users[: len(words.user_ids)].sum())  # behind them stand copies
+    reporter.note(f"{people} users keep what an earlier teacher said, of {len(found.layers)} nights")
     return found
 
 

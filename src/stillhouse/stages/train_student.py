@@ -16,6 +16,7 @@ from stillhouse.distill.mixed import MixedObjective
 from stillhouse.distill.protocol import Objective
 from stillhouse.distill.soft_targets import SoftTargets
 from stillhouse.distill.start import read_item_table
+from stillhouse.errors import StoreError
 from stillhouse.params.distillation import DistillationSpec
 from stillhouse.params.train_student import TrainStudentParams
 from stillhouse.reporting import Reporter
@@ -78,11 +79,25 @@ def train_student(
     header = store.header
     taught = events
     if not distillation.alone:  # a copy has no labels: alone there is nothing to learn from it
+        _require_windows(apprentice.training.windows, header.windows)
         taught = with_copies(events, header.copies, header.substituted, header.seed)
     objective = _objective(distillation, params, apprentice.training.candidates, store, taught)
     return train_model(
         apprentice, words, events, objective, taught=taught, resume=resume, checkpoint=student, reporter=reporter
     )
+
+
+def _require_windows(wanted: str, scored: str) -> None:
+    """Refuse windows of which the store holds a part alone: the student would hear nothing of the others.
+
+    Raises:
+        StoreError: the student is to read other windows than the teacher was asked about.
+    """
+    if wanted not in ("last", scored):
+        raise StoreError(
+            f"a taught student's windows must be last or the soft-target store's, got {wanted} of a store of {scored} "
+            "(params.yaml: export_soft_targets.windows): take last, or set it so and run a night"
+        )
 
 
 def _objective(

@@ -46,6 +46,8 @@ __all__ = ["Request", "Result", "search"]
 
 _STAGE = "train_student"
 _FIGURE = "valid_ndcg_at_10"
+#: The same of a first training, in which items that are to share parts have rows of their own.
+_ROWS_FIGURE = f"own_rows/{_FIGURE}"
 _PARAMS = "params.yaml"
 _PLOT = "importance.png"
 
@@ -392,8 +394,9 @@ class _TrialReporter:
             Pruned: the trial is not worth finishing.
         """
         self._inner.metrics(values, step)
-        if _FIGURE in values:
-            self._draft.report(values[_FIGURE], step)
+        for figure in (_FIGURE, _ROWS_FIGURE):
+            if figure in values:
+                self._draft.report(values[figure])
 
     def note(self, text: str) -> None:
         """Say nothing: what the stage would say is the same for every trial."""

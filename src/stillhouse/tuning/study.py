@@ -45,7 +45,7 @@ class Trial:
     ndcg_at_10: float | None
     """The best of its epochs on the validation split; ``None``: it diverged before the first had ended."""
     epochs: int
-    """Epochs that were reported: of items that share parts, those after the ones with rows of their own."""
+    """Epochs that were trained."""
     seconds: float
     """What the run that finished it took; the part before a kill is not counted."""
     end: End
@@ -66,18 +66,17 @@ class Draft:
         self.epochs = 0
         """Epochs reported."""
 
-    def report(self, ndcg_at_10: float, epoch: int) -> None:
-        """Take note of an epoch's figure.
+    def report(self, ndcg_at_10: float) -> None:
+        """Take note of the next epoch's figure.
 
         Args:
             ndcg_at_10: on the validation split.
-            epoch: counted from 0.
 
         Raises:
             Pruned: its best so far is below the median of the complete trials at that epoch.
         """
-        self.epochs = epoch + 1
-        self._trial.report(ndcg_at_10, epoch)
+        self._trial.report(ndcg_at_10, self.epochs)
+        self.epochs += 1
         if not self.stands and self._trial.should_prune():
             raise Pruned
 

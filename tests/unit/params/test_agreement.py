@@ -60,6 +60,20 @@ def ensemble(*members: dict[str, Any]) -> dict[str, Any]:
             {"export_soft_targets.windows": "all", "train_student.training.windows": "random"},
             r"windows must be last or all for a student that is taught, found random",
         ),
+        (
+            {
+                "export_soft_targets.tail_samples": 0,
+                "train_student.distillation.methods": [{"kind": "regression"}],
+            },
+            r"must find items drawn from the tail in the store, found export_soft_targets.tail_samples: 0",
+        ),
+        (
+            {
+                "export_soft_targets.k": 1,
+                "train_student.distillation.methods": [{"kind": "regression", "draws": False}],
+            },
+            r"the method regression must see two scores or more, found export_soft_targets.k: 1",
+        ),
         ({"export_soft_targets.k": 1}, r"two scores or more to standardise them, found export_soft_targets.k: 1"),
         (
             {"train_student.training.windows": "random"},
@@ -76,7 +90,7 @@ def test_what_cannot_be_had_is_refused_in_one_line(changes: dict[str, Any], expe
 def test_a_students_own_section_is_the_one_that_is_named(tmp_path: Path) -> None:
     own = {"alpha": 0.5, "temperature": 1.0, "methods": [{"kind": "features"}]}
     with pytest.raises(ParamsError, match=r"params.yaml: students.gru.distillation.methods"):
-        load_document(written(tmp_path, {"students.gru.distillation": own}))
+        load_document(written(tmp_path, {"students.gru.distillation": own | {"start": "fresh"}}))
 
 
 @pytest.mark.parametrize(
@@ -100,6 +114,13 @@ def test_a_training_of_its_own_must_set_what_the_common_one_sets(
 ) -> None:
     with pytest.raises(ParamsError, match=rf"{place} stands in place of .*, found no .*batch_size"):
         load_document(written(tmp_path, changes))
+
+
+def test_a_distillation_of_its_own_must_set_what_the_common_one_sets(tmp_path: Path) -> None:
+    own = {"alpha": 0.5, "temperature": 1.0}
+    with pytest.raises(ParamsError, match=r"students.gru.distillation stands in place of .*, found no methods, start"):
+        load_document(written(tmp_path, {"students.gru.distillation": own}))
+    load_document(written(tmp_path, {"students.gru.distillation": own | {"alpha": 1}}))  # nothing else of it counts
 
 
 def test_a_students_own_windows_are_the_ones_that_are_named(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ def test_a_number_is_a_schedule_that_is_that_number_throughout():
     assert spec().alpha == ConstantAlpha(kind="constant", value=0.3)
     assert spec().temperature == ConstantTemperature(kind="constant", value=1.0)
     assert spec(alpha={"kind": "constant", "value": 0.3}) == spec()
+    assert spec(alpha="3e-1") == spec()  # as YAML reads 3e-1
 
 
 def test_the_plain_distillation_is_soft_labels_everywhere():
@@ -35,7 +36,15 @@ def test_the_plain_distillation_is_soft_labels_everywhere():
         ({"alpha": {"kind": "linear", "start": 1.0}}, r"alpha.end must be set, found nothing"),
         ({"temperature": 0}, r"temperature.value: input should be greater than 0"),
         ({"temperature": {"kind": "stepped"}}, r"temperature must be one of adaptive, constant, cosine, linear"),
-        ({"methods": []}, r"methods must hold one at least"),
+        ({"alpha": True}, r"alpha: must be a number or a schedule, got True"),
+        ({"alpha": "much"}, r"alpha: must be a number or a schedule, got 'much'"),
+        ({"temperature": [1.0]}, r"temperature: must be a number or a schedule, got \[1.0\]"),
+        ({"alpha": {"kind": "linear", "start": True, "end": 0.0}}, r"alpha.start must be a number, got True"),
+        ({"methods": [{"kind": "pseudo_labels", "k": True}]}, r"methods.0.k must be a number, got True"),
+        ({"methods": [{"kind": "relations", "distance": 0, "angle": 0}]}, r"distance or angle must be above 0"),
+        ({"methods": [{"kind": "soft", "weight": 0}]}, r"a method must have a weight above 0, found none"),
+        ({"methods": "soft"}, r"methods must be a list, got 'soft'"),
+        ({"methods": []}, r"methods must hold one at least; .* set alpha to 1 \("),
         ({"methods": [{"kind": "sfot"}]}, r"did you mean soft\?"),
         ({"methods": [{"kind": "soft"}, {"kind": "soft", "weight": 2.0}]}, r"soft more than once"),
         ({"methods": [{"kind": "soft", "wieght": 1.0}]}, r"did you mean weight\?"),

@@ -82,6 +82,43 @@ def test_names_and_numbers_that_would_fail_hours_later_are_refused(
     assert expected in refusal(tmp_path, change)
 
 
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (
+            lambda plain: plain["gate"].update(reference="last"),
+            "gate.reference must be first, none or a whole number, got 'last' (params.yaml: gate.reference)",
+        ),
+        (
+            lambda plain: plain["students"].update(gru=plain["students"]["gru"]["model"]),
+            "students.gru.model must be set, found nothing (params.yaml: students.gru.model); setting must be one of "
+            "distillation, model, training; got 'blocks' (params.yaml: students.gru); nor does it know dropout, kind, "
+            "length, queries, width",
+        ),
+        (
+            lambda plain: plain["students"].update(gru=None),
+            "students.gru must be a section of settings, got None (params.yaml: students.gru)",
+        ),
+        (
+            lambda plain: plain["train_teacher"]["model"].update(heads=3),
+            "model: heads must divide width, got 3 heads of width 64 (params.yaml: train_teacher.model)",
+        ),
+        (
+            lambda plain: plain["export_soft_targets"].update(copies=True),
+            "copies must be a number, got True (params.yaml: export_soft_targets.copies)",
+        ),
+        (
+            lambda plain: plain["export_soft_targets"].update(temperatures=[1.0, 1.0]),
+            "temperatures: temperatures must differ (params.yaml: export_soft_targets.temperatures)",
+        ),
+    ],
+)
+def test_a_problem_is_said_once_and_in_the_words_of_the_file(
+    change: Callable[[dict[str, Any]], None], expected: str, tmp_path: Path
+) -> None:
+    assert refusal(tmp_path, change) == expected
+
+
 def test_a_list_of_one_wrong_value_is_not_called_too_short(tmp_path: Path) -> None:
     told = refusal(tmp_path, lambda plain: plain["export_soft_targets"].update(temperatures=[0.0]))
     assert "greater than 0" in told

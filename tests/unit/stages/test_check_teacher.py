@@ -18,9 +18,17 @@ from stillhouse.models.checkpoint import Header, save
 from stillhouse.models.fitted import Fitted
 from stillhouse.models.protocol import SequenceModel
 from stillhouse.params.check_teacher import CheckTeacherParams
-from stillhouse.params.model import ComputeSpec, EnsembleSpec, GruSpec, ItemKnnSpec, MemberSpec
+from stillhouse.params.model import (
+    ComputeSpec,
+    CrossFittedSpec,
+    EnsembleSpec,
+    GruSpec,
+    ItemKnnSpec,
+    MemberSpec,
+    TeacherSpec,
+)
 from stillhouse.reporting import SilentReporter
-from stillhouse.stages.check_teacher import check_teacher
+from stillhouse.stages.check_teacher import _speaks_of_its_own, check_teacher
 
 N_ITEMS = 30
 SPEC = GruSpec(kind="gru", width=32, blocks=1, length=6, dropout=0.0)
@@ -233,6 +241,23 @@ def test_one_that_is_as_good_elsewhere_is_not_advised(
     run(night, tmp_path / "teacher", reporter=heard)
     assert heard.notes
     assert not any("cross_fitted" in note for note in heard.notes)
+
+
+@pytest.mark.parametrize(
+    ("spec", "its_own"),
+    [
+        (SPEC, True),
+        (CrossFittedSpec(kind="cross_fitted", folds=2, model=SPEC), False),
+        (ItemKnnSpec(kind="item_knn", length=6, decay=0.8), False),
+    ],
+)
+def test_who_is_asked_about_strangers_alone_is_not_advised_to_be(spec: TeacherSpec, its_own: bool) -> None:
+    assert _speaks_of_its_own(spec) is its_own
+    members = {
+        "one": MemberSpec(model=spec),
+        "knn": MemberSpec(model=ItemKnnSpec(kind="item_knn", length=6, decay=0.8)),
+    }
+    assert _speaks_of_its_own(EnsembleSpec(kind="ensemble", members=members)) is its_own
 
 
 def test_a_teacher_of_several_models_is_measured_as_one(night: tuple[Path, Path], tmp_path: Path) -> None:

@@ -258,6 +258,15 @@ def test_a_student_hears_the_teacher_on_copies_of_histories_and_learns_no_label_
     assert sha256_tree(tmp_path / "copied") != sha256_tree(tmp_path / "plain")
 
 
+def test_windows_that_the_teacher_was_not_asked_about_are_refused(night: dict[str, Path], tmp_path: Path) -> None:
+    wide = PARAMS.training.model_copy(update={"windows": "all"})
+    with pytest.raises(
+        StoreError, match=r"windows must be last or the soft-target store's, got all of a store of last"
+    ):
+        run(night, tmp_path / "student", training=wide)
+    run(night, tmp_path / "alone", training=wide, distillation=distilled(alpha=1.0))
+
+
 def test_of_a_store_of_all_windows_a_student_hears_at_every_position(
     night: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

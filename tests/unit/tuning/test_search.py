@@ -87,6 +87,15 @@ def test_a_search_trains_students_from_the_store_and_its_patch_is_accepted(night
     assert heard.files == ["importance.png", "params.tune.small.patch"]
 
 
+def test_epochs_with_rows_of_their_own_are_epochs_of_a_trial(night: Path, heard: Any) -> None:
+    document = yaml.safe_load((night / "params.yaml").read_text())
+    document["students"]["small"]["model"]["items"] = {"splits": 2, "codes": 4}
+    document["train_student"]["training"] |= {"epochs": 4, "own_rows": 0.5}
+    (night / "params.yaml").write_text(yaml.safe_dump(document, sort_keys=False))
+    result = run(night, trials=2)
+    assert [one.epochs for one in result.trials] == [4, 4]
+
+
 def test_a_search_that_was_killed_goes_on_from_the_saved_step(
     night: Path, heard: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -129,8 +138,8 @@ def test_a_trial_that_is_pruned_leaves_torch_and_the_disk_as_they_were(
 ) -> None:
     plain = Draft.report
 
-    def report(self: Draft, figure: float, epoch: int) -> None:
-        plain(self, figure, epoch)
+    def report(self: Draft, figure: float) -> None:
+        plain(self, figure)
         if not self.stands:
             raise Pruned
 

@@ -40,7 +40,7 @@ def run(folder: Path, trials: int, *, killed_at: tuple[int, int] | None = None, 
             for epoch in range(EPOCHS):
                 if (draft.number, epoch) == killed_at:
                     raise Killed
-                draft.report(figure(dict(draft.values), epoch), epoch)
+                draft.report(figure(dict(draft.values), epoch))
         except Pruned:
             study.finish(draft, None, 0.5, "pruned")
         else:
