@@ -61,13 +61,16 @@ class ConstantAlpha(Frozen):
 
     kind: Literal["constant"]
     value: Share
+    """The weight."""
 
 
 class RampedAlpha(_Ramp):
     """A weight that rises or falls as training goes on."""
 
     start: Share
+    """At the first step."""
     end: Share
+    """At the share ``until`` of the steps, and after."""
 
 
 class AdaptiveAlpha(Frozen):
@@ -89,13 +92,16 @@ class ConstantTemperature(Frozen):
 
     kind: Literal["constant"]
     value: Positive
+    """The temperature."""
 
 
 class RampedTemperature(_Ramp):
     """A temperature that rises or falls as training goes on; each step takes the nearest that the store holds."""
 
     start: Positive
+    """At the first step."""
     end: Positive
+    """At the share ``until`` of the steps, and after."""
 
 
 class AdaptiveTemperature(Frozen):

@@ -53,8 +53,11 @@ class Document(Frozen):
     """``params.yaml`` as a whole; a stage's own section is checked by the stage's model."""
 
     seed: int = pydantic.Field(ge=0, lt=2**63)
+    """Of everything that is drawn."""
     repeat_items: bool
+    """Whether people take an item again: if not, what they have seen is never recommended or scored."""
     event_weights: EventWeights
+    """Event type → weight of its loss: 0 is seen and not learnt from."""
     compute: ComputeSpec
     source: SourceSpec
     night: NightParams

@@ -20,6 +20,7 @@ class EvaluateParams(StageParams):
     ks: tuple[Annotated[int, pydantic.Field(ge=1)], ...] = pydantic.Field(min_length=1)
     """Cut-offs; 10 is among them."""
     batch_size: int = pydantic.Field(ge=1)
+    """Histories scored at once."""
     threads: int = pydantic.Field(ge=1)
     """Threads of ranking, and of ONNX Runtime there and for batch throughput."""
     latency_threads: int = pydantic.Field(ge=1)

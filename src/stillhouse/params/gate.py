@@ -39,19 +39,25 @@ class GateParams(Frozen):
     reference_margin: float = pydantic.Field(ge=0.0, lt=1.0)
     """How much of the reference's NDCG@10 may be lost (relative)."""
     slices: SlicesParams
+    """Parts that must not be shown to lose more."""
     max_quarantined: float = pydantic.Field(ge=0.0, le=1.0)
     """Largest share of the night's rows in quarantine with which a student may be promoted."""
     confidence: float = pydantic.Field(gt=0.5, lt=1.0)
     """One-sided confidence of the paired bootstrap bound."""
     resamples: int = pydantic.Field(ge=100)
+    """Draws of the bootstrap."""
     min_users: int = pydantic.Field(ge=1)
     """Fewer users in the comparison are inconclusive, which is not a pass."""
     min_ndcg_at_10: float = pydantic.Field(ge=0.0, le=1.0)
+    """Least NDCG@10 (leave-one-out)."""
     min_over_popularity: float = pydantic.Field(ge=0.0)
     """Least NDCG@10 (leave-one-out) as a multiple of popularity's."""
     max_bytes: int = pydantic.Field(ge=1)
+    """Largest package."""
     max_p99_ms: float = pydantic.Field(gt=0.0)
+    """Slowest request of a hundred, in milliseconds."""
     seed: int = pydantic.Field(ge=0)
+    """Of the bootstrap."""
 
 
 class NightParams(Frozen):

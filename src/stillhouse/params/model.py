@@ -49,11 +49,13 @@ class _Sized(Frozen):
     """What every architecture has."""
 
     width: int = pydantic.Field(ge=4, le=4096)
+    """Numbers of an item's vector and of a state."""
     blocks: int = pydantic.Field(ge=1, le=64)
     """Layers, one on another."""
     length: int = pydantic.Field(ge=2, le=4096)
     """Longest history that the model looks at, in events."""
     dropout: float = pydantic.Field(ge=0.0, lt=1.0)
+    """Share of numbers left out at random while training."""
 
 
 class _Attentive(_Sized):
@@ -193,6 +195,7 @@ class CrossFittedSpec(Frozen):
     folds: int = pydantic.Field(ge=2, le=20)
     """Parts of the users, and models trained."""
     model: SequenceSpec
+    """What is trained in each fold."""
 
     @property
     def length(self) -> int:
@@ -215,7 +218,9 @@ class TrainingSpec(Frozen):
     batch_size: int = pydantic.Field(128, ge=1, le=65_536)
     """Sequences a step."""
     learning_rate: float = pydantic.Field(1e-3, gt=0.0, le=1.0)
+    """Of AdamW, after its rise."""
     warmup_steps: int = pydantic.Field(50, ge=0)
+    """Steps in which the learning rate rises from 0."""
     schedule: Literal["constant", "cosine", "linear"] = "constant"
     """What the learning rate does after its rise: stays, or falls to 0 at the last planned step."""
     candidates: Literal["unseen", "all"] = "unseen"
@@ -230,6 +235,7 @@ class TrainingSpec(Frozen):
     """First share of a cold start's epochs in which items that are to share parts have rows of their own; the parts
     are then fitted to what these have become (`stillhouse.train.own_rows`). It changes nothing for other items."""
     weight_decay: float = pydantic.Field(0.0, ge=0.0, le=1.0)
+    """Of AdamW."""
     clip_norm: float = pydantic.Field(1.0, gt=0.0)
     """Longest gradient that a step follows; a longer one is shortened to it."""
     patience: int = pydantic.Field(5, ge=1)
@@ -245,6 +251,7 @@ class MemberSpec(Frozen):
         TransformerSpec | GruSpec | BidirectionalSpec | ItemKnnSpec | EaseSpec | PopularitySpec | CrossFittedSpec,
         pydantic.Field(discriminator="kind"),
     ]
+    """What the member is."""
     training: TrainingSpec | None = None
     """In place of ``train_teacher.training``."""
 
@@ -256,6 +263,7 @@ class EnsembleSpec(Frozen):
     combine: Literal["mean", "weighted", "confidence"] = "mean"
     """Members count alike, as the validation split says, or each where it is sure."""
     members: dict[Annotated[str, pydantic.Field(pattern=NAME)], MemberSpec] = pydantic.Field(min_length=2)
+    """Name → member, two at least."""
 
     @pydantic.field_validator("members")
     @classmethod

@@ -22,6 +22,7 @@ class PrepareParams(StageParams):
     min_user_events: int = pydantic.Field(ge=1)
     """k of the users' side of the k-core, over training rows."""
     min_item_events: int = pydantic.Field(ge=1)
+    """k of the items' side."""
     min_rating: float | None
     """Rows rated lower are no sign of liking and are left out; ``null`` keeps all."""
     window_days: float = pydantic.Field(ge=0.0)

@@ -19,13 +19,17 @@ class Columns(Frozen):
     """Column names of the interactions; ``null`` where the source has none."""
 
     user: str = "user_id"
+    """Who."""
     item: str = "item_id"
+    """What."""
     timestamp: str | None = "timestamp"
     """Seconds since 1970 (UTC), or an ISO date and time."""
     position: str | None = None
     """Order within a user's history, where there are no timestamps."""
     rating: str | None = None
+    """How much they liked it."""
     event: str | None = None
+    """What they did, such as view or purchase."""
 
     @pydantic.model_validator(mode="after")
     def _ordered(self) -> Columns:
@@ -38,9 +42,13 @@ class ItemColumns(Frozen):
     """Column names of the item table; ``null`` where it has none."""
 
     item: str = "item_id"
+    """The item's id, as interactions have it."""
     title: str | None = "title"
+    """What a list of recommendations shows."""
     text: str | None = None
+    """What is said of it."""
     category: str | None = None
+    """One or several."""
     separator: str = "|"
     """What stands between several categories of one item."""
 
@@ -49,10 +57,13 @@ class ShopSpec(Frozen):
     """The built-in shop; see `stillhouse.data.shop`."""
 
     size: Literal["tiny", "default", "large", "huge"] = "default"
+    """Users, items and rows by a name."""
     seed: int = pydantic.Field(7, ge=0)
+    """Of what is generated."""
     users: int | None = pydantic.Field(None, ge=10)
     """Users at the end of the first sixty days; ``null``: the size's own."""
     items: int | None = pydantic.Field(None, ge=20)
+    """Items at the end of the first sixty days; ``null``: the size's own."""
     rows: int | None = pydantic.Field(None, ge=100)
     """Rows over the first sixty days; ``null``: the size's own."""
 
@@ -61,7 +72,9 @@ class SourceSpec(Frozen):
     """One source: the built-in shop, files, or a database."""
 
     kind: Literal["shop", "file", "sql"] = "shop"
+    """Where rows come from."""
     shop: ShopSpec = ShopSpec()
+    """Which built-in shop (kind: shop)."""
     path: str | None = None
     """A CSV or Parquet file, or a folder of them (kind: file)."""
     items_path: str | None = None
@@ -71,8 +84,11 @@ class SourceSpec(Frozen):
     query: str | None = None
     """A SELECT; ``:as_of`` in it is bound to the night's ``as_of`` in seconds (kind: sql)."""
     items_query: str | None = None
+    """A SELECT of the item table (kind: sql); optional."""
     columns: Columns = Columns()
+    """What columns of the interactions are called."""
     item_columns: ItemColumns = ItemColumns()
+    """What columns of the item table are called."""
     later_rows: Literal["quarantine", "leave"] = "quarantine"
     """Rows after ``as_of``: bad rows, or tomorrow's, left in the source for a later night."""
 

@@ -15,6 +15,7 @@ class StudentSpec(Frozen):
     """One student: its architecture, and where it departs from the common settings."""
 
     model: ModelSpec
+    """What the student is."""
     training: TrainingSpec | None = None
     """In place of ``train_student.training``."""
     distillation: DistillationSpec | None = None
@@ -29,7 +30,9 @@ class TrainStudentParams(StageParams):
     instances: ClassVar[str | None] = "students"
 
     training: TrainingSpec
+    """Of students that bring none of their own."""
     distillation: DistillationSpec
+    """Of students that bring none of their own."""
     student: StudentSpec
     seed: int
     repeat_items: bool

@@ -17,6 +17,7 @@ class TrainTeacherParams(StageParams):
     shared: ClassVar[tuple[str, ...]] = ("seed", "repeat_items", "compute")
 
     model: TeacherSpec
+    """What the teacher is (docs/teachers.md)."""
     training: TrainingSpec
     """Of a model that is trained by steps, and of members of an ensemble that bring none of their own."""
     seed: int

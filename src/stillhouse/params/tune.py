@@ -22,14 +22,18 @@ class Share(_Between):
     """A range between 0 and 1, searched evenly."""
 
     low: float = pydantic.Field(ge=0.0, le=1.0)
+    """The least."""
     high: float = pydantic.Field(ge=0.0, le=1.0)
+    """The most."""
 
 
 class Range(_Between):
     """A range above 0, searched on a logarithmic scale."""
 
     low: float = pydantic.Field(gt=0.0)
+    """The least."""
     high: float = pydantic.Field(gt=0.0)
+    """The most."""
 
 
 class TuneParams(Frozen):
@@ -46,6 +50,7 @@ class TuneParams(Frozen):
     temperatures: tuple[pydantic.PositiveFloat, ...] | None = None
     """Temperatures to choose from, all of them the store's; null: every one that the store has."""
     learning_rate: Range | None = Range(low=0.001, high=0.05)
+    """Of the training."""
     method_weight: Range | None = Range(low=0.1, high=10.0)
     """Weight of each method that the distillation lists. While alpha is searched the first one's stays: the loss is
     ``alpha * hard + (1 - alpha) * (weighted methods)``, so that two of the three would say the same."""

@@ -20,17 +20,23 @@ class ValidateParams(StageParams):
     night: ClassVar[tuple[str, ...]] = ("as_of",)
 
     min_rows: int = pydantic.Field(ge=1)
+    """Fewer rows of the night are none."""
     min_users: int = pydantic.Field(ge=1)
+    """Fewer users are none."""
     min_items: int = pydantic.Field(ge=1)
+    """Fewer items are none."""
     earliest: date
     """No event is older."""
     rating_min: float
+    """No rating is lower."""
     rating_max: float
+    """No rating is higher."""
     id_length: int = pydantic.Field(ge=1)
     """Most characters of a user or item id."""
     volume_min: float = pydantic.Field(ge=0.0)
     """Least rows tonight as a share of the last accepted night's."""
     volume_max: float = pydantic.Field(gt=0.0)
+    """Most rows tonight as a share of the last accepted night's."""
     event_weights: EventWeights
     as_of: datetime
 
