@@ -30,6 +30,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from _peers.arguments import at_least
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "support"))
 
@@ -178,8 +179,8 @@ def timed(work: Path, *arguments: str) -> float:
 def main() -> None:
     """Make the nights where they are not there, time the commands, report medians."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--nights", type=int, default=1000, help="nights to have (default: 1000)")
-    parser.add_argument("--repeat", type=int, default=3, help="times that each command is timed (default: 3)")
+    parser.add_argument("--nights", type=at_least(1), default=1000, help="nights to have (default: 1000)")
+    parser.add_argument("--repeat", type=at_least(1), default=3, help="times that each command is timed (default: 3)")
     parser.add_argument("--work", type=Path, required=True, help="folder of the workspace; made, or used again")
     parser.add_argument("--served", action="store_true", help="a real MLflow server keeps runs, models and their files")
     options = parser.parse_args()

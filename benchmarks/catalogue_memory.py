@@ -18,6 +18,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from _peers.arguments import at_least
 from _peers.environment import run
 from _peers.report import table, write
 
@@ -27,14 +28,14 @@ SIZES = {"width": 32, "blocks": 1, "heads": 2, "length": 50, "batch_size": 64}
 def main() -> None:
     """Train each model over each catalogue and report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--items", type=int, nargs="+", default=[10_000, 100_000, 1_000_000])
+    parser.add_argument("--items", type=at_least(1), nargs="+", default=[10_000, 100_000, 1_000_000])
     parser.add_argument("--softmax", nargs="+", choices=("full", "sampled"), default=["full", "sampled"])
     parser.add_argument("--negatives", type=int, default=2000, help="items drawn a step (default: 2000)")
     parser.add_argument("--precision", default="32-true", help="Fabric's name (default: 32-true)")
-    parser.add_argument("--users", type=int, default=128, help="sequences; steps of 64 (default: 128)")
+    parser.add_argument("--users", type=at_least(1), default=128, help="sequences; steps of 64 (default: 128)")
     parser.add_argument("--valid-users", type=int, default=128)
-    parser.add_argument("--repeat", type=int, default=1, help="rounds (default: 1)")
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--repeat", type=at_least(1), default=1, help="rounds (default: 1)")
+    parser.add_argument("--threads", type=at_least(1), default=2)
     asked = parser.parse_args()
     common = {"precision": asked.precision, "users": asked.users, "valid_users": asked.valid_users, "epochs": 1}
     common |= SIZES | {"threads": asked.threads, "seed": 1}

@@ -1,7 +1,7 @@
 """What `validate` and `prepare` cost from 10^5 to 10^7 rows of the built-in shop: seconds, peak memory, how straight.
 
 The shop grows as a whole: a hundred rows a user, five hundred an item. Every point is a process of its own, which makes
-nothing but one stage; its peak memory is that of the whole process (``ru_maxrss``), Python and libraries included.
+nothing but one stage; its peak memory is that of the whole process (`_peers.memory`), Python and libraries included.
 Seconds are those of the stage's function, Great Expectations' import included. Prints a table and writes
 ``benchmarks/results/data_scaling.json`` and a plot, ``data_scaling.svg``.
 
@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import statistics
 import subprocess
 import sys
@@ -24,6 +23,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from _peers.arguments import at_least
+from _peers.memory import peak_mib
 from _peers.report import table, write
 
 ROOT = Path(__file__).parents[1]
@@ -64,7 +65,7 @@ def perform(stage: str, folder: Path, rows: int) -> dict[str, float]:
     return {
         "seconds": time.perf_counter() - started,
         "cpu_seconds": time.process_time() - used,
-        "peak_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
+        "peak_gib": peak_mib() / 1024,
         "rows": float(found.get("rows", found.get("snapshot_rows", 0))),
     }
 
@@ -104,7 +105,7 @@ def apart(stage: str, folder: Path, rows: int) -> dict[str, float]:
     """Run `perform` in a process of its own."""
     command = [sys.executable, __file__, "--perform", stage, "--folder", str(folder), "--rows", str(rows)]
     environment = os.environ | {"PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT}"}
-    done = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
+    done = subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE, text=True)
     return dict(json.loads(done.stdout.splitlines()[-1]))
 
 
@@ -165,7 +166,7 @@ def draw(points: list[dict[str, Any]], to: Path) -> None:
 def main() -> None:
     """Measure every point, print a table, write JSON and a plot."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--repeat", type=int, default=3, help="rounds over all sizes (default: 3)")
+    parser.add_argument("--repeat", type=at_least(1), default=3, help="rounds over all sizes (default: 3)")
     parser.add_argument("--short", action="store_true", help="one round, up to a million rows")
     parser.add_argument("--perform", choices=["ingest", *STAGES], help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)

@@ -19,6 +19,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from _peers.arguments import at_least
+
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "support"))
 
 from pools import Pools, mlflow_server, prefect_server
@@ -61,7 +63,7 @@ print(json.dumps(told))
 def main() -> None:
     """Print a table and write ``results/dispatch.json``; exit with 1 where the median is over the target."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--nights", type=int, default=2)
+    parser.add_argument("--nights", type=at_least(1), default=2)
     given = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="stillhouse-dispatch-") as name:
         folder = Path(name)

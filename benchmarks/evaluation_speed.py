@@ -22,6 +22,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from _peers.arguments import at_least
 from _peers.environment import peers_python, run
 from _peers.matrix import make
 from _peers.report import table, write
@@ -77,10 +78,12 @@ def _row(items: str, name: str, seconds: list[float], against: float) -> list[st
 def main() -> None:
     """Evaluate each matrix with each contender and report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--repeat", type=int, default=3, help="rounds in which each contender runs once (default: 3)")
+    parser.add_argument(
+        "--repeat", type=at_least(1), default=3, help="rounds in which each contender runs once (default: 3)"
+    )
     parser.add_argument("--inner", type=int, default=5, help="evaluations a round (default: 5)")
-    parser.add_argument("--items", type=int, nargs="+", default=[3416, 20_000])
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--items", type=at_least(1), nargs="+", default=[3416, 20_000])
+    parser.add_argument("--threads", type=at_least(1), default=2)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--default-batch", action="store_true", help="RecBole with one user a batch as well (seconds)")
     asked = parser.parse_args()

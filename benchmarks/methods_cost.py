@@ -14,7 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
+import shutil
 import statistics
 import subprocess
 import sys
@@ -26,12 +26,14 @@ from typing import Any
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import yaml
+from _peers.arguments import at_least
+from _peers.memory import peak_mib
 from _peers.moviellens import default_file, prepared
 from _peers.report import table, write
 from quality import PLAN, Log, made, stage
 from quality_plan import merged, settings
 
-from stillhouse.data.files import write_none
+from stillhouse.data.files import read_json, write_json, write_none
 
 #: Label → what stands under train_student.distillation; the first is what the others are held against.
 CASES: dict[str, dict[str, Any]] = {
@@ -52,20 +54,24 @@ CASES: dict[str, dict[str, Any]] = {
 
 
 def teach(work: Path, params: Mapping[str, Any], common: Mapping[str, Any]) -> Path:
-    """Return the store of a teacher of few epochs, made in ``work`` once."""
-    store = work / "soft_targets"
-    if store.exists():
+    """Return the store of a teacher of few epochs, made in ``work`` once for its settings and its data."""
+    store, told = work / "soft_targets", work / "taught.json"
+    asked = {"params": dict(params), "data": read_json(common["sequences"] / "sequences.json")}
+    if store.exists() and told.exists() and read_json(told) == asked:
         return store
+    for made_before in (store, work / "resume", work / "resume-export"):
+        shutil.rmtree(made_before, ignore_errors=True)
     write_none(work / "none")
     resume = work / "resume"
     resume.mkdir(exist_ok=True)
     begun = {"previous_teacher": work / "none", "teacher": made(work / "teacher"), "resume": resume}
     stage("train_teacher", params, **common, **begun, reporter=Log())
     (work / "checked.json").write_text('{"passed": true}', encoding="utf-8")
-    told = {"teacher": work / "teacher", "checked": work / "checked.json", "soft_targets": store}
+    given = {"teacher": work / "teacher", "checked": work / "checked.json", "soft_targets": store}
     again = work / "resume-export"
     again.mkdir(exist_ok=True)
-    stage("export_soft_targets", params, **common, **told, resume=again, reporter=Log())
+    stage("export_soft_targets", params, **common, **given, resume=again, reporter=Log())
+    write_json(told, asked)
     return store
 
 
@@ -82,7 +88,7 @@ def learn(work: Path, case: str, params: dict[str, Any], common: Mapping[str, An
     return {
         "first_epoch_seconds": epochs[0],
         "epoch_seconds": statistics.median(epochs[1:]),
-        "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "peak_mib": peak_mib(),
     }
 
 
@@ -92,9 +98,9 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=default_file(), help="interactions.parquet of MovieLens-1M")
     parser.add_argument("--work", type=Path, default=Path(__file__).with_name("work") / "methods_cost")
     parser.add_argument("--cases", nargs="+", choices=list(CASES), default=list(CASES))
-    parser.add_argument("--epochs", type=int, default=3, help="of a student, the first left out (default: 3)")
-    parser.add_argument("--teacher-epochs", type=int, default=2)
-    parser.add_argument("--repeat", type=int, default=1, help="rounds (default: 1)")
+    parser.add_argument("--epochs", type=at_least(2), default=3, help="of a student, the first left out (default: 3)")
+    parser.add_argument("--teacher-epochs", type=at_least(1), default=2)
+    parser.add_argument("--repeat", type=at_least(1), default=1, help="rounds (default: 1)")
     parser.add_argument("--one", help=argparse.SUPPRESS)
     asked = parser.parse_args()
     plan = yaml.safe_load(PLAN.read_text(encoding="utf-8"))
@@ -119,7 +125,7 @@ def main() -> None:
         for case, answers in found.items():
             print(f"{case}, round {turn + 1} ...", file=sys.stderr, flush=True)
             command = [sys.executable, __file__, "--work", str(asked.work), "--epochs", str(asked.epochs)]
-            done = subprocess.run([*command, "--one", case], check=True, capture_output=True, text=True)
+            done = subprocess.run([*command, "--one", case], check=True, stdout=subprocess.PIPE, text=True)
             answers.append(json.loads(done.stdout.splitlines()[-1]))
     rows = []
     for case, answers in found.items():

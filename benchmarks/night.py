@@ -19,6 +19,8 @@ import tempfile
 import time
 from pathlib import Path
 
+from _peers.arguments import at_least
+
 ROOT = Path(__file__).parents[1]
 RESULTS = Path(__file__).with_name("results")
 #: What is timed: label → arguments, the most seconds that the first issue allows (2 cores, idle).
@@ -51,7 +53,7 @@ def once(folder: Path) -> dict[str, float]:
 def main() -> None:
     """Time the runs and report their medians."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--repeat", type=int, default=3, help="clones to time (default: 3)")
+    parser.add_argument("--repeat", type=at_least(1), default=3, help="clones to time (default: 3)")
     repeat = parser.parse_args().repeat
     rounds = []
     for _ in range(repeat):

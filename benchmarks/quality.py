@@ -21,7 +21,6 @@ import argparse
 import fcntl
 import json
 import os
-import resource
 import shutil
 import subprocess
 import sys
@@ -38,6 +37,8 @@ import yaml
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
+from _peers.arguments import at_least
+from _peers.memory import peak_mib
 from _peers.moviellens import default_file, prepared
 from quality_plan import (
     Plan,
@@ -147,7 +148,7 @@ def train_one(plan: Plan, name: str, seed: int, work: Path) -> None:
         "seconds": time.monotonic() - began,
         "epoch_seconds": float(np.median(epochs)) if epochs else None,
         "epochs": len(log.epochs),
-        "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "peak_mb": peak_mib(),
         "role": run["role"],
         "seed": seed,
         "digest": made_of,
@@ -318,8 +319,10 @@ def main() -> None:
         "--work", type=Path, default=Path(__file__).with_name("work") / "quality", help="runs are kept here"
     )
     parser.add_argument("--only", default="*", help="which runs (a pattern)")
-    parser.add_argument("--seeds", type=int, default=1, help="seeds of each run: 1, 2, ... (default: 1)")
-    parser.add_argument("--jobs", type=int, default=1, help="runs at once, which share the threads (default: 1)")
+    parser.add_argument("--seeds", type=at_least(1), default=1, help="seeds of each run: 1, 2, ... (default: 1)")
+    parser.add_argument(
+        "--jobs", type=at_least(1), default=1, help="runs at once, which share the threads (default: 1)"
+    )
     parser.add_argument("--precision", help="in place of the plan's: bf16 is slow where the processor has none of it")
     parser.add_argument("--report", action="store_true", help="make nothing, print what is there")
     parser.add_argument("--one", nargs=2, metavar=("RUN", "SEED"), help=argparse.SUPPRESS)
@@ -332,20 +335,27 @@ def main() -> None:
         compute["precision"] = arguments.precision or compute["precision"]
         train_one(plan, arguments.one[0], int(arguments.one[1]), arguments.work)
         return
+    wanted = selected(plan, arguments.only, arguments.seeds)
+    if not wanted:
+        parser.error(f"--only must fit a run of {PLAN.name}, got {arguments.only!r}")
     if not arguments.report:
         prepared(arguments.data, arguments.work / "data")
         adopt(plan, arguments.work)
         options = ["--jobs", str(arguments.jobs)]
         if arguments.precision:
             options += ["--precision", arguments.precision]
-        for phase in phases(plan, selected(plan, arguments.only, arguments.seeds)):
+        for phase in phases(plan, wanted):
             with ThreadPoolExecutor(arguments.jobs) as pool:
                 some = [one for one in phase if due(plan, one, arguments.work)]
                 list(pool.map(partial(make, arguments.work, options), some))
-    for name, seed in there(plan, arguments.work):
-        if state(plan, (name, seed), arguments.work) == "stale":
-            print(f"{name}, seed {seed} is of other settings, or of another teacher, than quality.yaml says")
-    report(plan, arguments.work)
+    names = {name for name, _ in wanted}
+    made_before = [one for one in there(plan, arguments.work) if one[0] in names]
+    if not made_before:
+        raise SystemExit(f"a report must have a finished run, found none of {arguments.only!r} in {arguments.work}")
+    stale = {one for one in made_before if state(plan, one, arguments.work) == "stale"}
+    for name, seed in sorted(stale):
+        print(f"{name}, seed {seed} is of other settings, or of another teacher, than quality.yaml says: marked *")
+    report(plan, arguments.work, names, {name for name, _ in stale})
 
 
 if __name__ == "__main__":

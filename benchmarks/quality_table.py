@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -34,10 +34,15 @@ def gains(ranks: np.ndarray) -> np.ndarray:
     return np.where(ranks <= 10, 1.0 / np.log2(ranks + 1.0), 0.0)
 
 
-def table(plan: Mapping[str, Any], work: Path) -> list[dict[str, Any]]:
-    """Return a row a run: medians over seeds (a teacher's: means), against the teacher and the same student alone."""
+def table(plan: Mapping[str, Any], work: Path, names: Collection[str]) -> list[dict[str, Any]]:
+    """Return a row for each run of ``names``, against the teacher and the same student alone.
+
+    Its figures are medians over seeds, a teacher's means.
+    """
     rows = []
     for name, run in plan["runs"].items():
+        if name not in names:
+            continue
         folders = sorted((work / "runs").glob(f"{name}.[0-9]*"))
         done = [folder for folder in folders if (folder / "result.json").exists()]
         if not done:
@@ -161,9 +166,15 @@ _COLUMNS = {
 }
 
 
-def report(plan: Mapping[str, Any], work: Path) -> None:
-    """Print the tables and write the JSON."""
-    rows = table(plan, work)
+def report(plan: Mapping[str, Any], work: Path, names: Collection[str], stale: Collection[str]) -> None:
+    """Print the tables of the runs ``names`` and write the JSON; those that are ``stale`` bear a mark.
+
+    A report of a part is written beside that of all.
+    """
+    rows = table(plan, work, names)
+    for row in rows:
+        row["stale"] = row["run"] in stale
+    part = "" if len(names) == len(plan["runs"]) else "_part"
 
     def shown(row: Mapping[str, Any], key: str, form: str, scale: float) -> str:
         return format(row[key] * scale, form) if row.get(key) is not None else "–"
@@ -171,15 +182,23 @@ def report(plan: Mapping[str, Any], work: Path) -> None:
     for title in dict.fromkeys(row["track"] or row["role"] for row in rows):
         some = [row for row in rows if title in (row["track"], row["role"])]
         heads = {head: column for head, column in _COLUMNS.items() if any(column[0] in row for row in some)}
-        cells = [[row["run"], str(row["seeds"]), *(shown(row, *column) for column in heads.values())] for row in some]
+        cells = [
+            [
+                f"{row['run']}{'*' * row['stale']}",
+                str(row["seeds"]),
+                *(shown(row, *column) for column in heads.values()),
+            ]
+            for row in some
+        ]
         print_table([title, "seeds", *heads], cells)
         print()
-    write("quality", sys.argv, rows=rows)
-    draw([row for row in rows if row["track"] not in _NO_POINTS and plan["runs"][row["run"]].get("teacher") == _ONE])
+    write(f"quality{part}", sys.argv, rows=rows)
+    points = [row for row in rows if row["track"] not in _NO_POINTS and plan["runs"][row["run"]].get("teacher") == _ONE]
+    draw(points, f"quality{part}.png")
 
 
-def draw(rows: list[dict[str, Any]]) -> None:
-    """Draw NDCG@10 as a share of the teacher's over the bytes served as a share of its: ``results/quality.png``."""
+def draw(rows: list[dict[str, Any]], name: str) -> None:
+    """Draw NDCG@10 as a share of the teacher's over the bytes served as a share of its, as ``results/NAME``."""
     figure = Figure(figsize=(8, 5), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
@@ -190,4 +209,4 @@ def draw(rows: list[dict[str, Any]]) -> None:
             axes.annotate(row["run"], (row["bytes_of_teacher"], row["of_teacher"]), fontsize=6)
     axes.set(xscale="log", xlabel="bytes of weights, of the teacher's", ylabel="NDCG@10, of the teacher's")
     axes.legend(fontsize=7)
-    figure.savefig(Path(__file__).with_name("results") / "quality.png", dpi=150)
+    figure.savefig(Path(__file__).with_name("results") / name, dpi=150)

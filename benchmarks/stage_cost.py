@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from _peers.arguments import at_least
 from _peers.report import table, write
 
 from stillhouse.runner.lifeline import NIGHT_PID
@@ -174,7 +175,7 @@ def once(folder: Path, stages: list[tuple[str, list[str]]]) -> dict[str, dict[st
 def main() -> None:
     """Time every stage several times; print medians; write JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--repeat", type=int, default=5, help="rounds over all stages (default: 5)")
+    parser.add_argument("--repeat", type=at_least(1), default=5, help="rounds over all stages (default: 5)")
     parser.add_argument("--short", action="store_true", help="one round")
     given = parser.parse_args()
     repeat = 1 if given.short else given.repeat

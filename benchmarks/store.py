@@ -35,6 +35,7 @@ from typing import Any
 import numpy as np
 import torch
 import yaml
+from _peers.arguments import at_least
 from _peers.report import table, write
 from store_night import LENGTH, WIDE, Night, made_up, shop
 from store_study import Dense, Exam, Taught, learn
@@ -321,10 +322,12 @@ def main() -> None:
         "--short", action="store_true", help="one seed, few codings: under three minutes on two idle cores"
     )
     parser.add_argument("--parts", nargs="+", choices=("bytes", "export", "reading", "quality"), default=None)
-    parser.add_argument("--epochs", type=int, default=30, help="of a student (default: 30)")
-    parser.add_argument("--seeds", type=int, default=None, help="students of each coding (default: 3; 1 with --short)")
-    parser.add_argument("--repeat", type=int, default=5, help="rounds of what is timed (default: 5)")
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--epochs", type=at_least(1), default=30, help="of a student (default: 30)")
+    parser.add_argument(
+        "--seeds", type=at_least(1), default=None, help="students of each coding (default: 3; 1 with --short)"
+    )
+    parser.add_argument("--repeat", type=at_least(1), default=5, help="rounds of what is timed (default: 5)")
+    parser.add_argument("--threads", type=at_least(1), default=2)
     asked = parser.parse_args()
     parts = asked.parts or ["bytes", "export", "reading", "quality"]
     params = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
@@ -349,7 +352,8 @@ def main() -> None:
             codings = SHORT if asked.short else CODINGS
             temperatures_ = [1.0] if asked.short else [1.0, 2.0]
             found["quality"] = quality_table(night, codings, temperatures_, seeds, asked.epochs)
-    write("store", sys.argv, settings={"epochs": asked.epochs, "seeds": seeds, "threads": asked.threads}, **found)
+    name = "store_part" if asked.short or asked.parts else "store"
+    write(name, sys.argv, settings={"epochs": asked.epochs, "seeds": seeds, "threads": asked.threads}, **found)
 
 
 if __name__ == "__main__":

@@ -82,7 +82,7 @@ def teacher_logs(night: Night, batch: Windows, temperature: float, last: bool = 
 def learn(night: Night, lesson: Taught | Dense, epochs: int, seed: int) -> Any:
     """Train a student for ``epochs``; the learning rate falls as a cosine to 0."""
     training = TrainingSpec(epochs=epochs, batch_size=128, learning_rate=0.01)
-    with repeatable(ComputeSpec(threads=2)):
+    with repeatable(ComputeSpec(threads=torch.get_num_threads())):
         torch.manual_seed(seed)
         model = build(STUDENT, night.words.n_items, seed=seed).train()
         rows = TrainingRows(night.events, LENGTH)

@@ -28,6 +28,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from _peers.arguments import at_least
 from _peers.environment import peers_python, run
 from _peers.moviellens import default_file, prepared
 from _peers.report import table, write
@@ -47,15 +48,19 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--data", type=Path, default=default_file(), help="the frozen interactions.parquet")
     parser.add_argument("--work", type=Path, help="folder for what is made (default: a temporary one)")
     parser.add_argument("--contenders", nargs="+", choices=CONTENDERS, default=list(CONTENDERS))
-    parser.add_argument("--repeat", type=int, default=3, help="rounds in which each contender runs once (default: 3)")
+    parser.add_argument(
+        "--repeat", type=at_least(1), default=3, help="rounds in which each contender runs once (default: 3)"
+    )
     parser.add_argument("--seconds", type=float, default=60, help="a contender and round, whole epochs (default: 60)")
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--threads", type=at_least(1), default=2)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--learning-rate", type=float, default=1e-3)
-    parser.add_argument("--recbole-rows", type=int, default=128, help="positions a step of RecBole (default: 128)")
+    parser.add_argument(
+        "--recbole-rows", type=at_least(1), default=128, help="positions a step of RecBole (default: 128)"
+    )
     parser.add_argument("--ours", type=json.loads, default={}, help='JSON over ours: {"training": {}, "model": {}}')
     parser.add_argument("--to-end", action="store_true", help="train to the end and look at the quality")
-    parser.add_argument("--epochs", type=int, default=30, help="with --to-end (default: 30)")
+    parser.add_argument("--epochs", type=at_least(1), default=30, help="with --to-end (default: 30)")
     parser.add_argument("--cap", type=float, default=3600, help="most training seconds, with --to-end (default: 3600)")
     parser.add_argument("--target", type=float, default=0.17, help="NDCG@10 to reach, with --to-end (default: 0.17)")
     parser.add_argument("--fresh", action="store_true", help="do again what lies in --work, with --to-end")
@@ -134,7 +139,8 @@ def _report_speed(asked: argparse.Namespace, answers: dict[str, list[dict[str, A
     print(
         f"medians of {asked.repeat} rounds, {asked.threads} threads; a sequence holds {each:.1f} positions on average"
     )
-    write("training_speed", sys.argv, sizes=SIZES, threads=asked.threads, contenders=found)
+    name = "training_speed" if len(answers) == len(CONTENDERS) else "training_speed_part"
+    write(name, sys.argv, sizes=SIZES, threads=asked.threads, contenders=found)
 
 
 def _epochs(answer: dict[str, Any]) -> float:

@@ -42,6 +42,7 @@ from typing import Any
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the runner does: threads that wait must not spin
 
 import yaml
+from _peers.arguments import at_least
 from warm_nights_play import COLD, WARM, Line, Play, changed, origin, play_data, play_models
 from warm_nights_table import report, show
 
@@ -72,15 +73,17 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("source", nargs="?", choices=("shop", "yelp"), default="shop")
     parser.add_argument("--short", action="store_true", help="a small shop, three nights: for make bench")
-    parser.add_argument("--nights", type=int, help="how many (default: 10 of the shop, 6 of Yelp)")
+    parser.add_argument("--nights", type=at_least(1), help="how many (default: 10 of the shop, 6 of Yelp)")
     parser.add_argument("--size", default="large", help="of the shop")
-    parser.add_argument("--users", type=int, help="a smaller shop; or the first so many users of Yelp")
-    parser.add_argument("--items", type=int, help="of a smaller shop")
-    parser.add_argument("--rows", type=int, help="of a smaller shop, in its first sixty days")
+    parser.add_argument("--users", type=at_least(1), help="a smaller shop; or the first so many users of Yelp")
+    parser.add_argument("--items", type=at_least(1), help="of a smaller shop")
+    parser.add_argument("--rows", type=at_least(1), help="of a smaller shop, in its first sixty days")
     parser.add_argument("--shared", type=Path, help="folder with data/yelp-blocks (or STILLHOUSE_SHARED)")
-    parser.add_argument("--cold-every", type=int, help="a third line: cold every so many nights")
-    parser.add_argument("--compare-every", type=int, default=1, help="play cold nights on every N-th night alone")
-    parser.add_argument("--epochs", type=int, help="most epochs of a cold training, teacher and students")
+    parser.add_argument("--cold-every", type=at_least(1), help="a third line: cold every so many nights")
+    parser.add_argument(
+        "--compare-every", type=at_least(1), default=1, help="play cold nights on every N-th night alone"
+    )
+    parser.add_argument("--epochs", type=at_least(1), help="most epochs of a cold training, teacher and students")
     parser.add_argument("--students", nargs="*", help="which of params.yaml's (default: all)")
     parser.add_argument("--set", nargs="*", default=[], metavar="PATH=VALUE", help="another value for a setting")
     parser.add_argument(
@@ -115,6 +118,8 @@ def planned(options: argparse.Namespace) -> tuple[Play, list[Line]]:
     document = changed(document, settings | pairs(options.set))
     if options.short or options.students:
         wanted = options.students or list(document["students"])[:1]
+        if missing := sorted(set(wanted) - set(document["students"])):
+            raise SystemExit(f"--students must name students of params.yaml, found no {', '.join(missing)}")
         document["students"] = {name: document["students"][name] for name in wanted}
     source, first = shop(document, options) if options.source == "shop" else yelp(document, options)
     count = options.nights or (10 if options.source == "shop" else 6)
@@ -176,6 +181,8 @@ def first_users(path: Path, options: argparse.Namespace) -> Path:
 
 def pairs(given: Sequence[str]) -> dict[str, Any]:
     """Read ``PATH=VALUE`` settings; a value is YAML."""
+    if wrong := [text for text in given if "=" not in text]:
+        raise SystemExit(f"a setting must be given as PATH=VALUE, got {', '.join(wrong)}")
     return {path: yaml.safe_load(value) for path, _, value in (text.partition("=") for text in given)}
 
 

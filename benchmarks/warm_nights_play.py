@@ -225,6 +225,8 @@ def changed(document: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[st
         *parents, last = path.split(".")
         place = made
         for parent in parents:
+            if not isinstance(place.get(parent), dict):
+                raise SystemExit(f"a setting must stand in a section of params.yaml, found no {parent} for {path}")
             place = place[parent]
         place[last] = value
     return made

@@ -104,6 +104,10 @@ class Course:
         self.asked, self.measure = asked, measure
         self.epochs: list[dict[str, float]] = []
         self._spent = 0.0
+        self.begin()
+
+    def begin(self) -> None:
+        """Take what has passed since the last mark off the clock."""
         self._since, self._cpu_since = time.perf_counter(), time.process_time()
 
     @property
@@ -123,4 +127,4 @@ class Course:
         found = {"at": self._spent, "seconds": self._spent - before, "cpu_seconds": cpu, **facts}
         self.epochs.append(found | (self.measure() if self.measure else {}))
         print(self.epochs[-1], flush=True)
-        self._since, self._cpu_since = time.perf_counter(), time.process_time()
+        self.begin()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import resource
 import shutil
 import time
 from collections.abc import Mapping
@@ -10,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 from contender import answer, case
+from memory import peak_mib
 
 from stillhouse.data.sequences import Sequences
 from stillhouse.distill.hard import HardObjective
@@ -30,15 +30,6 @@ class _Seconds(SilentReporter):
         """Keep the seconds of training of epoch ``step``."""
         if "epoch_seconds" in values:
             self.epochs.append(values["epoch_seconds"])
-
-
-def _peak() -> float:
-    """Return the most memory that this process has held, in MiB."""
-    status = Path("/proc/self/status")
-    if status.exists():  # ru_maxrss begins with what the process that started this one held
-        lines = status.read_text(encoding="utf-8").splitlines()
-        return int(next(line.split()[1] for line in lines if line.startswith("VmHWM"))) / 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def _events(items: int, users: int, length: int, seed: int) -> Sequences:
@@ -90,12 +81,12 @@ def main() -> None:
         resume=resume,
         where="train_teacher.training",
     )
-    before, seconds, began = _peak(), _Seconds(), time.perf_counter()
+    before, seconds, began = peak_mib(), _Seconds(), time.perf_counter()
     train(model, job, seconds)
     answer(
         {
             "before_mib": before,
-            "peak_mib": _peak(),
+            "peak_mib": peak_mib(),
             "seconds": time.perf_counter() - began,
             "epoch_seconds": seconds.epochs,
             "steps_an_epoch": -(-asked["users"] // asked["batch_size"]),

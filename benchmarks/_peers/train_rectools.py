@@ -27,6 +27,10 @@ _COURSE: list[Course] = []
 class _Watcher(Callback):
     """Notes each epoch; ends the training when its budget is spent."""
 
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: Any) -> None:
+        """Leave what `fit` prepares off the clock, as our own preparing is."""
+        _COURSE[0].begin()
+
     def on_train_epoch_end(self, trainer: Trainer, pl_module: Any) -> None:
         """Note the epoch."""
         _COURSE[0].mark()
