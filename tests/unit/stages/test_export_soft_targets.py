@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -490,6 +491,21 @@ def test_people_keep_what_an_earlier_teacher_said_and_copies_are_scored_afresh(n
         source = afresh if user in (3, 8) or user >= 24 else old  # 24 was a copy and is a new user now
         found = store.batch(store.position_ids(users, steps), 2.5)
         np.testing.assert_array_equal(found.peak, source.batch(source.position_ids(users, steps), 2.5).peak)
+
+
+def test_of_who_keeps_what_was_said_people_are_counted_and_no_copies(make_export_night, monkeypatch):
+    copied = {"copies": 2, "substituted": 0.5}
+    night = make_export_night()
+    before, _ = night.run("before", **copied)
+    model, header = load(night.paths["teacher"])
+    save(night.root / "warm", model, dataclasses.replace(header, warm=True))
+    notes: list[str] = []
+    monkeypatch.setattr(SilentReporter, "note", lambda _, text: notes.append(text))
+    again = Night(night.root, night.paths | {"teacher": night.root / "warm", "previous_soft_targets": before})
+    _, values = again.run("after", keep_nights=2, **copied)
+    assert values["positions_scored"] == 0
+    people = int((Sequences.open(night.paths["sequences"]).train_length > 1).sum())
+    assert [note.split()[0] for note in notes if "keep what an earlier teacher said" in note] == [str(people)]
 
 
 @pytest.mark.parametrize(
