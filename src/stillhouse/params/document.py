@@ -97,10 +97,10 @@ def load_document(path: Path) -> tuple[Document, dict[str, Any]]:
             continue
         for instance in plain["students"] if model.instances else (None,):
             _part(model, plain, f"{path.name}: {stage}", instance)
-    _require_whole(plain, path.name)
     teacher = _part(TrainTeacherParams, plain, path.name).model
     export = _part(ExportSoftTargetsParams, plain, path.name)
     students = {name: _part(TrainStudentParams, plain, path.name, name) for name in plain["students"]}
+    _require_whole(plain, students, path.name)
     require_agreement(teacher, export, students)
     return document, plain
 
@@ -109,7 +109,7 @@ def _part(model: type[P], plain: dict[str, Any], where: str, instance: str | Non
     return build(model, stage_values(model, plain, _any_night(model), instance), where)
 
 
-def _require_whole(plain: dict[str, Any], where: str) -> None:
+def _require_whole(plain: dict[str, Any], students: Mapping[str, TrainStudentParams], where: str) -> None:
     """Refuse a section of a student's or a member's own that leaves out what the common one sets.
 
     It stands in that one's place: what it leaves out would be what nobody wrote down. Of a distillation this is about
@@ -119,21 +119,21 @@ def _require_whole(plain: dict[str, Any], where: str) -> None:
         ParamsError: a setting is left out.
     """
     members = plain["train_teacher"]["model"].get("members") or {}
-    students = plain["students"].items()
     common = plain["train_student"]
-    shared = build(DistillationSpec, common["distillation"], f"{where}: train_student.distillation")
-    matters = [
-        name
-        for name, field in DistillationSpec.model_fields.items()
-        if name in common["distillation"] and getattr(shared, name) != field.default
-    ]
     for name, one in members.items():
         place = f"train_teacher.model.members.{name}.training"
         _require_keys(one, place, "train_teacher.training", plain["train_teacher"]["training"], where)
-    for name, one in students:
+    for name, params in students.items():
+        one, own = plain["students"][name], params.student.distillation
         _require_keys(one, f"students.{name}.training", "train_student.training", common["training"], where)
-        if (one.get("distillation") or {}).get("alpha") != 1:
+        if own is not None and not own.alone:
+            matters = [key for key in common["distillation"] if _differs(params.distillation, key)]
             _require_keys(one, f"students.{name}.distillation", "train_student.distillation", matters, where)
+
+
+def _differs(spec: DistillationSpec, key: str) -> bool:
+    """Say whether a setting is other than what it is where it is left out."""
+    return bool(getattr(spec, key) != DistillationSpec.model_fields[key].default)
 
 
 def _require_keys(owner: Mapping[str, Any], place: str, common: str, keys: Iterable[str], where: str) -> None:

@@ -300,7 +300,8 @@ class _Run:
                 self._keep_if_best(self._validate())
             return
         self.place = _Place(**state.facts["place"])
-        self._precision.load_state_dict(state.facts.get("precision", {}))
+        if scale := state.facts.get("precision"):
+            self._precision.load_state_dict(scale)
         self.model.load_state_dict(_under("model/", state.tensors))
         self.kept = {name: tensor.to(self.fabric.device) for name, tensor in _under("kept/", state.tensors).items()}
         if self.job.objective.weights is not None:

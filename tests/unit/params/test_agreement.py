@@ -120,7 +120,8 @@ def test_a_distillation_of_its_own_must_set_what_the_common_one_sets(tmp_path: P
     own = {"alpha": 0.5, "temperature": 1.0}
     with pytest.raises(ParamsError, match=r"students.gru.distillation stands in place of .*, found no methods, start"):
         load_document(written(tmp_path, {"students.gru.distillation": own}))
-    load_document(written(tmp_path, {"students.gru.distillation": own | {"alpha": 1}}))  # nothing else of it counts
+    for alone in (1, "1.0", {"kind": "constant", "value": 1.0}):  # nothing else of it counts
+        load_document(written(tmp_path, {"students.gru.distillation": own | {"alpha": alone}}))
 
 
 def test_a_students_own_windows_are_the_ones_that_are_named(tmp_path: Path) -> None:
